@@ -1,0 +1,65 @@
+/* keel: one binary, one verb a file. */
+#include "cli/cli.h"
+#include <argp.h>
+#include <stdio.h>
+#include <string.h>
+#ifndef KEEL_VERSION
+#define KEEL_VERSION "0.1.0"
+#endif
+
+static const struct verb {
+    const char *name, *help;
+    status (*run)(int argc, char **argv);
+} verbs[] = {
+#define VERB(name, help) {#name, help, verb_##name},
+    VERBS(VERB)
+#undef VERB
+};
+
+static void usage(FILE *to)
+{
+    fprintf(to, "keel " KEEL_VERSION ": pre-trains language models\n\nUsage: keel VERB [ARGUMENTS]\n\n");
+    for (i64 i = 0; i < COUNT(verbs); i++) fprintf(to, "  %-10s %s\n", verbs[i].name, verbs[i].help);
+    fprintf(to, "\n'keel VERB --help' explains a verb.\n");
+}
+
+status cli_parse(const struct argp *argp, int argc, char **argv, void *input)
+{
+    argp_err_exit_status = 2;
+    error_t e = argp_parse(argp, argc, argv, 0, NULL, input);
+    return e ? fail(ERR_USAGE, "%s: %s", argv[0], strerror(e)) : OK;
+}
+
+static int exit_code(err_code code)
+{
+    return code == ERR_USAGE ? 2 : code == ERR_NUMERIC ? 3 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    status s = fault_from_environment();
+    if (!s && argc < 2) return usage(stderr), 2;
+    const char *name = s ? "" : argv[1];
+    if (!strcmp(name, "--help") || !strcmp(name, "help")) return usage(stdout), 0;
+    if (!strcmp(name, "--version")) return puts("keel " KEEL_VERSION), 0;
+    const struct verb *verb = NULL;
+    const char *names[COUNT(verbs)];
+    for (i64 i = 0; i < COUNT(verbs); i++) {
+        names[i] = verbs[i].name;
+        if (!strcmp(name, verbs[i].name)) verb = &verbs[i];
+    }
+    if (!s && verb) {
+        char program[64];
+        snprintf(program, sizeof program, "keel %s", name);
+        argv[1] = program;
+        s = verb->run(argc - 1, argv + 1);
+    } else if (!s)
+        s = fail(ERR_USAGE, "no verb '%s'%s; 'keel --help' lists them", name, "");
+    if (!s) return fflush(stdout) || ferror(stdout) ? 1 : 0;
+    fflush(stdout);
+    fprintf(stderr, "keel: %s\n", s->message);
+    int code = exit_code(s->code);
+    status_drop(s);
+    (void)names;
+    return code;
+}
