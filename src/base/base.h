@@ -50,10 +50,10 @@ typedef struct error {
 typedef error *status;
 #define OK ((status)0)
 
-#define TRY(call)                                                                                             \
-    do {                                                                                                      \
-        status try_status_ = (call);                                                                          \
-        if (try_status_) return try_status_;                                                                  \
+#define TRY(call)                                                                                            \
+    do {                                                                                                     \
+        status try_status_ = (call);                                                                         \
+        if (try_status_) return try_status_;                                                                 \
     } while (0)
 
 /* A new error. Never fails: without memory it returns a shared out-of-memory error. */
@@ -66,9 +66,9 @@ void status_drop(status s);
 /* ---- arena: everything with one lifetime (run, graph, step, call) in one place, released at once.
  * It reserves address space when opened, so that only opening it can fail; allocation then cannot. */
 typedef struct arena arena;
-status arena_open(arena **out) MUST;           // ERR_MEMORY if the address space cannot be reserved
-void arena_close(arena *a);                    // NULL allowed
-void *arena_alloc(arena *a, size_t bytes);     // zeroed, 16-byte aligned, never NULL
+status arena_open(arena **out) MUST;       // ERR_MEMORY if the address space cannot be reserved
+void arena_close(arena *a);                // NULL allowed
+void *arena_alloc(arena *a, size_t bytes); // zeroed, 16-byte aligned, never NULL
 char *arena_strdup(arena *a, const char *s);
 char *arena_printf(arena *a, const char *format, ...) PRINTF(2, 3);
 void *arena_copy(arena *a, const void *from, size_t bytes);
@@ -83,14 +83,21 @@ status region_open(size_t bytes, const char *what, void **out) MUST;
 void region_close(void *p, size_t bytes);
 
 /* ---- checked arithmetic: every size computed from input goes through these. ERR_FORMAT on overflow. */
-status add_i64(i64 a, i64 b, i64 *out) MUST;   // both >= 0
-status mul_i64(i64 a, i64 b, i64 *out) MUST;   // both >= 0
-status pad_i64(i64 a, i64 to, i64 *out) MUST;  // up to the next multiple of TO (> 0)
+status add_i64(i64 a, i64 b, i64 *out) MUST;  // both >= 0
+status mul_i64(i64 a, i64 b, i64 *out) MUST;  // both >= 0
+status pad_i64(i64 a, i64 to, i64 *out) MUST; // up to the next multiple of TO (> 0)
 static inline i64 round_up(i64 a, i64 to) { return (a + to - 1) / to * to; }
 
 /* ---- faults: make the k-th operation of a kind fail (tests walk through every k).
  * KEEL_FAULT="write:3" in the environment, or fault_set, arms one; "write:3:kill" dies there instead. */
-typedef enum fault_kind { FAULT_ALLOC, FAULT_WRITE, FAULT_FSYNC, FAULT_RENAME, FAULT_COLLECTIVE, FAULT_KINDS } fault_kind;
+typedef enum fault_kind {
+    FAULT_ALLOC,
+    FAULT_WRITE,
+    FAULT_FSYNC,
+    FAULT_RENAME,
+    FAULT_COLLECTIVE,
+    FAULT_KINDS
+} fault_kind;
 void fault_set(fault_kind kind, i64 k); // the k-th from now (1 = the next) fails; 0 disarms
 i64 fault_count(fault_kind kind);       // operations of that kind since fault_set
 bool fault_hit(fault_kind kind);        // called by the operation; true: fail now

@@ -45,5 +45,7 @@ status fault_from_environment(void)
         faults[kind].kill = got == 2;
         return OK;
     }
-    return fail(ERR_USAGE, "KEEL_FAULT=%s: expected KIND:K or KIND:K:kill, KIND one of alloc write fsync rename collective", s);
+    return fail(
+        ERR_USAGE,
+        "KEEL_FAULT=%s: expected KIND:K or KIND:K:kill, KIND one of alloc write fsync rename collective", s);
 }

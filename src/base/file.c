@@ -22,7 +22,7 @@ struct file_writer {
 
 static status io_error(const char *verb, const char *path, int number)
 {
-    const char *remedy = number == ENOSPC || number == EDQUOT ? "; free some space and run again"
+    const char *remedy = number == ENOSPC || number == EDQUOT  ? "; free some space and run again"
                          : number == EACCES || number == EPERM ? "; check its permissions"
                                                                : "";
     return fail(ERR_IO, "%s: cannot %s: %s%s", path, verb, strerror(number), remedy);
@@ -198,7 +198,8 @@ status file_map_open(const char *path, file_map *out)
     else if (!S_ISREG(st.st_mode))
         s = fail(ERR_IO, "%s: not a regular file", path);
     else if (st.st_size) {
-        void *p = fault_hit(FAULT_ALLOC) ? MAP_FAILED : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        void *p = fault_hit(FAULT_ALLOC) ? MAP_FAILED
+                                         : mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED)
             s = fail(ERR_MEMORY, "%s: cannot map %lld bytes", path, (long long)st.st_size);
         else
@@ -217,7 +218,8 @@ void file_map_close(file_map *m)
 status dir_make(const char *path)
 {
     char part[PATH_MAX];
-    if (snprintf(part, sizeof part, "%s", path) >= (int)sizeof part) return io_error("create the folder", path, ENAMETOOLONG);
+    if (snprintf(part, sizeof part, "%s", path) >= (int)sizeof part)
+        return io_error("create the folder", path, ENAMETOOLONG);
     for (char *p = part + 1;; p++) {
         if (*p && *p != '/') continue;
         char was = *p;
@@ -246,7 +248,8 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 
 status tree_remove(const char *path)
 {
-    if (nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS) && errno != ENOENT) return io_error("remove", path, errno);
+    if (nftw(path, remove_one, 32, FTW_DEPTH | FTW_PHYS) && errno != ENOENT)
+        return io_error("remove", path, errno);
     return OK;
 }
 

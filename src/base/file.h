@@ -19,7 +19,8 @@ status file_printf(file_writer *w, const char *format, ...) PRINTF(2, 3) MUST;
 status file_commit(file_writer *w) MUST;
 void file_abandon(file_writer *w); // removes the temporary file; NULL allowed
 
-/* Reads PATH whole ("-" is standard input); *data is zero-terminated (beyond *bytes); release with mem_free. */
+/* Reads PATH whole ("-" is standard input); *data is zero-terminated (beyond *bytes); release with mem_free.
+ */
 status file_read(const char *path, char **data, size_t *bytes) MUST;
 
 /* A read-only mapping of a file. bytes = 0 maps nothing and data is NULL. */
@@ -30,11 +31,12 @@ typedef struct file_map {
 status file_map_open(const char *path, file_map *out) MUST;
 void file_map_close(file_map *m);
 
-status dir_make(const char *path) MUST;            // with parents; existing is fine
-status dir_sync(const char *path) MUST;            // fsync the directory itself
-status fd_write_all(int fd, const void *data, size_t bytes, const char *path) MUST; // through the write fault hook
-status fd_sync(int fd, const char *path) MUST;                                        // through the fsync fault hook
-status path_rename(const char *from, const char *to) MUST;                            // through the rename fault hook
-status tree_remove(const char *path) MUST;         // a file or a folder with what is in it; missing is fine
+status dir_make(const char *path) MUST; // with parents; existing is fine
+status dir_sync(const char *path) MUST; // fsync the directory itself
+status fd_write_all(int fd, const void *data, size_t bytes, const char *path)
+    MUST;                                                  // through the write fault hook
+status fd_sync(int fd, const char *path) MUST;             // through the fsync fault hook
+status path_rename(const char *from, const char *to) MUST; // through the rename fault hook
+status tree_remove(const char *path) MUST; // a file or a folder with what is in it; missing is fine
 bool path_exists(const char *path);
 bool path_is_dir(const char *path);

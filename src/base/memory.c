@@ -23,7 +23,8 @@ status arena_open(arena **out)
                                      : mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
                                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
-        return fail(ERR_MEMORY, "cannot reserve %zu GiB of address space: raise 'ulimit -v'", ARENA_BYTES >> 30);
+        return fail(ERR_MEMORY, "cannot reserve %zu GiB of address space: raise 'ulimit -v'",
+                    ARENA_BYTES >> 30);
     arena *a = p;
     a->used = 64;
     *out = a;
@@ -82,10 +83,12 @@ void mem_free(void *p) { free(p); }
 status region_open(size_t bytes, const char *what, void **out)
 {
     size_t size = bytes + HUGE_PAGE;
-    void *p = fault_hit(FAULT_ALLOC) || size < bytes
-                  ? MAP_FAILED
-                  : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) return fail(ERR_MEMORY, "%s: cannot allocate %.2f GiB", what, (double)bytes / (1 << 30));
+    void *p =
+        fault_hit(FAULT_ALLOC) || size < bytes
+            ? MAP_FAILED
+            : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return fail(ERR_MEMORY, "%s: cannot allocate %.2f GiB", what, (double)bytes / (1 << 30));
     // Give back what lies before and behind the aligned part, so that the region is exactly what was planned.
     uintptr_t start = ((uintptr_t)p + HUGE_PAGE - 1) & ~(uintptr_t)(HUGE_PAGE - 1);
     size_t keep = (bytes + 4095) & ~(size_t)4095;

@@ -1,17 +1,17 @@
 /* cli: the command line. One file a verb; this header is all they share.
  *
  * A verb is `status verb_NAME(int argc, char **argv)`; argv[0] is "keel NAME". It parses with argp, does its
- * work through the library, prints data to stdout and talk to stderr, and returns. main.c alone turns a status
- * into a message and an exit code: 0 done, 1 failed, 2 usage, 3 diverged, 128+n on a signal. */
+ * work through the library, prints data to stdout and talk to stderr, and returns. main.c alone turns a
+ * status into a message and an exit code: 0 done, 1 failed, 2 usage, 3 diverged, 128+n on a signal. */
 #pragma once
 #include "base/base.h"
 
-#define VERBS(VERB)                                                                                           \
-    VERB(tokenizer, "train, inspect and use byte-level BPE tokenizers")                                        \
-    VERB(data, "build and inspect shards of tokens")                                                           \
-    VERB(config, "explain configuration keys, print a resolved configuration")                                 \
-    VERB(runs, "list and show the runs of the registry")                                                       \
-    VERB(bench, "measure the machine's peaks and a training step's share of them")                             \
+#define VERBS(VERB)                                                                                          \
+    VERB(tokenizer, "train, inspect and use byte-level BPE tokenizers")                                      \
+    VERB(data, "build and inspect shards of tokens")                                                         \
+    VERB(config, "explain configuration keys, print a resolved configuration")                               \
+    VERB(runs, "list and show the runs of the registry")                                                     \
+    VERB(bench, "measure the machine's peaks and a training step's share of them")                           \
     VERB(op, "list, check, time and evaluate operations")
 #define VERB(name, help) status verb_##name(int argc, char **argv);
 VERBS(VERB)

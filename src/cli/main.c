@@ -1,6 +1,8 @@
 /* keel: one binary, one verb a file. */
+#include "base/text.h"
 #include "cli/cli.h"
 #include <argp.h>
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #ifndef KEEL_VERSION
@@ -30,36 +32,52 @@ status cli_parse(const struct argp *argp, int argc, char **argv, void *input)
     return e ? fail(ERR_USAGE, "%s: %s", argv[0], strerror(e)) : OK;
 }
 
-static int exit_code(err_code code)
+static int exit_code(err_code code) { return code == ERR_USAGE ? 2 : code == ERR_NUMERIC ? 3 : 1; }
+
+/* What could not be written was not done: a full disk or a closed pipe behind stdout is a failure. */
+static status flush_stdout(void)
 {
-    return code == ERR_USAGE ? 2 : code == ERR_NUMERIC ? 3 : 1;
+    if (!fflush(stdout) && !ferror(stdout)) return OK;
+    return fail(ERR_IO, "standard output: %s", strerror(errno));
+}
+
+static status no_verb(const char *name)
+{
+    const char *names[COUNT(verbs)];
+    for (i64 i = 0; i < COUNT(verbs); i++) names[i] = verbs[i].name;
+    const char *near = nearest_name(name, names, COUNT(verbs));
+    if (!near) return fail(ERR_USAGE, "no verb '%s'; 'keel --help' lists them", name);
+    return fail(ERR_USAGE, "no verb '%s'; did you mean '%s'? 'keel --help' lists them", name, near);
+}
+
+static status run(int argc, char **argv)
+{
+    const char *name = argv[1];
+    if (!strcmp(name, "--help") || !strcmp(name, "help")) return usage(stdout), OK;
+    if (!strcmp(name, "--version")) return puts("keel " KEEL_VERSION), OK;
+    for (i64 i = 0; i < COUNT(verbs); i++) {
+        if (strcmp(name, verbs[i].name)) continue;
+        char program[64];
+        snprintf(program, sizeof program, "keel %s", name);
+        argv[1] = program;
+        return verbs[i].run(argc - 1, argv + 1);
+    }
+    return no_verb(name);
 }
 
 int main(int argc, char **argv)
 {
     status s = fault_from_environment();
     if (!s && argc < 2) return usage(stderr), 2;
-    const char *name = s ? "" : argv[1];
-    if (!strcmp(name, "--help") || !strcmp(name, "help")) return usage(stdout), 0;
-    if (!strcmp(name, "--version")) return puts("keel " KEEL_VERSION), 0;
-    const struct verb *verb = NULL;
-    const char *names[COUNT(verbs)];
-    for (i64 i = 0; i < COUNT(verbs); i++) {
-        names[i] = verbs[i].name;
-        if (!strcmp(name, verbs[i].name)) verb = &verbs[i];
-    }
-    if (!s && verb) {
-        char program[64];
-        snprintf(program, sizeof program, "keel %s", name);
-        argv[1] = program;
-        s = verb->run(argc - 1, argv + 1);
-    } else if (!s)
-        s = fail(ERR_USAGE, "no verb '%s'%s; 'keel --help' lists them", name, "");
-    if (!s) return fflush(stdout) || ferror(stdout) ? 1 : 0;
-    fflush(stdout);
+    if (!s) s = run(argc, argv);
+    status flushed = flush_stdout();
+    if (s)
+        status_drop(flushed);
+    else
+        s = flushed;
+    if (!s) return 0;
     fprintf(stderr, "keel: %s\n", s->message);
     int code = exit_code(s->code);
     status_drop(s);
-    (void)names;
     return code;
 }
