@@ -16,6 +16,9 @@ BUILD="gcc libc6-dev make cmake pkg-config
 TEST="$BUILD libcmocka-dev clang-format-14"
 BARE="debootstrap git"
 
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
 say() { echo "deps: $*" >&2; }
 die() {
     say "$*"
@@ -43,15 +46,18 @@ missing() {
     done
 }
 
-# Runs apt-get as root, by sudo where this is not root.
+# Runs apt-get as root, by sudo where this is not root. Its talk is kept, and shown when it fails.
 apt() {
     if [ "$(id -u)" = 0 ]; then
-        DEBIAN_FRONTEND=noninteractive apt-get "$@" >&2
+        set -- env DEBIAN_FRONTEND=noninteractive apt-get "$@"
     elif command -v sudo >/dev/null; then
-        sudo env DEBIAN_FRONTEND=noninteractive apt-get "$@" >&2
+        set -- sudo env DEBIAN_FRONTEND=noninteractive apt-get "$@"
     else
         die "root is needed for 'apt-get $*': run this as root, or install sudo"
     fi
+    "$@" >"$work/log" 2>&1 && return
+    tail -n 30 "$work/log" >&2
+    die "failed: $*; is there a network, and does apt know a Debian 12 mirror?"
 }
 
 install() {
@@ -64,9 +70,9 @@ install() {
     fi
     command -v apt-get >/dev/null || die "no apt-get here; Keel is built on Debian 12 (needed: $need)"
     say "installing: $need"
-    apt -qq update
+    apt -q update
     # shellcheck disable=SC2086
-    apt -qq -y -o Dpkg::Use-Pty=0 install --no-install-recommends $need
+    apt -q -y -o Dpkg::Use-Pty=0 install --no-install-recommends $need
     # shellcheck disable=SC2086
     left=$(missing $need | tr '\n' ' ')
     [ -z "$left" ] || die "still missing after the installation: $left"
@@ -78,11 +84,8 @@ unpack() {
     mkdir -p "$folder"
     if ! apt-cache show "$package" >/dev/null 2>&1; then
         say "fetching the package lists"
-        apt -qq update
+        apt -q update
     fi
-    work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
-    chmod 755 "$work"
     say "downloading $package (unpacked, not installed)"
     (
         cd "$work"
