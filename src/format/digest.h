@@ -16,7 +16,7 @@ typedef struct digest {
 
 /* The digest of BYTES bytes in memory; NULL only with 0 bytes. */
 digest digest_memory(const void *data, size_t bytes);
-/* The digest of the file at PATH, read through a mapping. ERR_IO when it cannot be read. */
+/* The digest of the file at PATH. ERR_IO when it cannot be read. */
 status digest_file(const char *path, digest *out) MUST;
 /* 32 lower-case hexadecimal digits of the checksum, into the caller's buffer, which is returned. */
 const char *digest_hex(const digest *d, char out[33]);
