@@ -14,6 +14,7 @@
  */
 #pragma once
 #include "base/base.h"
+#include "device/cpu.h"
 #include "graph/graph.h"
 #include "ops/list.h"
 
@@ -149,10 +150,8 @@ typedef struct op_def {
 #endif
 
 /* ---- the tables (graph/table.c) */
-typedef enum isa { ISA_PLAIN, ISA_V3, ISA_V4, ISA_COUNT } isa;
 const op_def *op_table(isa level, op_id op);   // NULL if that level is not compiled in
 const op_def *op_find(const char *name, op_id *id); // NULL: unknown
-const char *isa_name(isa level);
 
 /* ---- infer's vocabulary. b->n->in is filled; attributes are set and in range. */
 const char *where(const op_build *b);                        // "linear (blocks.3.attention)": for messages
