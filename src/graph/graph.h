@@ -55,8 +55,9 @@ struct tensor {
     int maker_out;
     param_info param;   // PARAM
     tensor *grad;       // PARAM: its TALLY once something accumulated into it; NULL: no dense gradient
-    tensor *row_ids;    // a rows gradient: VALUE [k, n] that stands for [V, n] with rows ids[k]
-    tensor *grad_ids, *grad_rows; // PARAM with a rows gradient: the look-ups of one micro-batch
+    // PARAM with param.rows whose only gradient is one node with OP_ROWS (embedding_grad): autodiff drops that node and keeps
+    // its inputs, the look-ups of one micro-batch: row grad_ids[k] gets grad_rows[k] (a vjp just adds the node).
+    tensor *grad_ids, *grad_rows;
     bool keep;          // the caller reads it after the run
     bool boundary;      // recomputation `block` keeps it
     bool wants_grad;    // a leaf whose gradient the caller asks for (checks)
@@ -153,6 +154,9 @@ status graph_rewrite(graph *g, i64 *applied) MUST;
 status graph_verify(const graph *g) MUST;
 /* Removes nodes whose outputs nobody reads. */
 void graph_prune(graph *g);
+/* For passes: a copy of N with outputs of its own, not yet in the list; and the end of the list. */
+node *g_clone(graph *g, const node *n);
+void g_append(graph *g, node *n);
 struct text;
 void graph_print(const graph *g, struct text *out);     // one line a node
 void graph_print_dot(const graph *g, struct text *out); // for graphviz

@@ -15,6 +15,7 @@
 #pragma once
 #include "base/base.h"
 #include "device/cpu.h"
+#include "device/cpu.h"
 #include "graph/graph.h"
 #include "ops/list.h"
 
@@ -51,7 +52,8 @@ typedef struct op_attr {
  * input=SHAPE for inputs (missing optional inputs are absent), attribute=value, the dtypes to run in,
  * fill[.input]=KIND: normal zero one pm2 (+-2) ints (-3..3) pow2 big (1e4) below:K (ints in [0,K)) iota
  * targets:K (as below, one in 5 is -1) starts:K (document starts, about K tokens a document) around1 (1 + 0.1 N)
- * positive; tol=X overrides the tolerance of outputs (0: equal bits), grad=0 skips the gradient check. */
+ * positive; tol=X overrides the tolerance of outputs (0: equal bits), grad=0 skips the gradient check, bench marks a
+ * case that is only timed (`keel op bench`), not checked. */
 typedef struct op_case {
     const char *label, *line;
 } op_case;
@@ -122,7 +124,8 @@ enum op_flags {
     OP_COMMIT = 32,   // writes a state; runs at the end of the step or token
     OP_SPLIT = 64,    // outputs are column ranges of in[0]: the planner makes them views
     OP_CONCAT = 128,  // output is the inputs side by side: the planner places the inputs in it
-    OP_ACCUMULATES = 256, // its kernel honours call->accumulate on every float output
+    OP_ROWS = 512, // output 0 [V, n] is the sum of the rows in[1] [k, n] at the indices in[0] [k] (embedding_grad)
+    OP_ACCUMULATES = 256, // its kernel honours call->accumulate on outputs of kind ARG_F32
 };
 
 typedef struct op_def {

@@ -1,0 +1,46 @@
+/* store: the memory of a model that outlives a step: parameters, gradients, moments, states. Several programs
+ * (training, evaluation, decoding) share one store; a parameter is found by its path.
+ *
+ *     store *s;
+ *     TRY(store_open(arena, graph, STORE_GRADIENTS | STORE_MOMENTS, &s));  // layout from the graph's leaves
+ *     store_initialize(s, seed);
+ *     store_sync(s);                                // after writing masters: refresh the bf16 copies
+ */
+#pragma once
+#include "graph/graph.h"
+
+typedef struct stored {
+    const char *path;
+    int ndim;
+    i64 dim[MAX_DIMS];
+    i64 count;
+    role role;        // ROLE_PARAM or ROLE_STATE
+    dtype dtype;      // what kernels read
+    param_info param;
+    i64 offset;       // PARAM: elements from the start of the regions below
+    float *master;    // PARAM: f32
+    void *data;       // what kernels read: the master, the bf16 copy, or the state
+    float *grad;      // PARAM: NULL without STORE_GRADIENTS
+    float *moment[2]; // PARAM: NULL without STORE_MOMENTS
+} stored;
+
+typedef struct store {
+    stored *entry; // parameters in the order of the graph, then states
+    i64 n, n_params, elements; // elements: of one region, padding included
+    i64 trained;               // parameters without padding
+    i64 bytes_params, bytes_grads, bytes_moments, bytes_states;
+    float *master, *grad, *moment[2];
+    u16 *copy;
+    char *states;
+} store;
+
+enum { STORE_GRADIENTS = 1, STORE_MOMENTS = 2 };
+/* Only the layout: sizes are set, no memory is taken (pointers stay NULL). */
+void store_plan(arena *a, const graph *g, int what, store **out);
+/* Layout and memory, zeroed. ERR_MEMORY names the part that does not fit. */
+status store_open(arena *a, const graph *g, int what, store **out) MUST;
+void store_close(store *s); // NULL allowed; the description stays in the arena
+stored *store_find(const store *s, const char *path);
+/* Initial values from each parameter's param_info; element i of a path depends on (seed, path, i) only. */
+void store_initialize(store *s, u64 seed);
+void store_sync(store *s); // masters -> bf16 copies

@@ -1,0 +1,58 @@
+/* trial: one op by itself, on inputs made from a one-line case or given by the caller: what op checks, op
+ * benchmarks and `keel op eval` are built from.
+ *
+ *     trial *t;
+ *     TRY(trial_open(op, "x=64x768 gain=768 bf16", DT_BF16, TRIAL_BACKWARD, &t));
+ *     TRY(trial_oracle(t));                       // the definition, in double
+ *     TRY(trial_kernel(t, device, ISA_V4));       // the kernel, on the same (rounded) inputs
+ *     trial_close(t);
+ */
+#pragma once
+#include "graph/interpret.h"
+#include "base/text.h"
+#include "graph/program.h"
+
+typedef struct case_input {
+    bool present;
+    int ndim;
+    i64 dim[MAX_DIMS];
+    char fill[32];
+} case_input;
+typedef struct case_spec { // a parsed line
+    case_input in[MAX_IN];
+    op_set attrs[MAX_ATTRS + 1];
+    bool f32, bf16, bench, no_grad;
+    double tolerance; // < 0: the default of the dtype
+} case_spec;
+/* ERR_USAGE names the word it could not use. */
+status case_parse(const op_def *def, const char *line, case_spec *out) MUST;
+
+enum { TRIAL_BACKWARD = 1, TRIAL_ACCUMULATE = 2 };
+typedef struct trial {
+    arena *arena;
+    graph *g;
+    node *n;
+    case_spec spec;
+    tensor *in[MAX_IN], *seed[MAX_OUT]; // leaves; seeds only with TRIAL_BACKWARD
+    tensor *out[MAX_OUT], *grad[MAX_IN];
+    double *value[MAX_IN], *seed_value[MAX_OUT]; // what the leaves hold, already rounded to their storage
+    oracle *oracle;
+    program *program;
+} trial;
+status trial_open(op_id op, const char *line, dtype act, int what, trial **out) MUST;
+void trial_close(trial *t);
+status trial_oracle(trial *t) MUST;
+status trial_kernel(trial *t, device *d, isa level) MUST; // makes the program once, then runs it
+/* Reads output or gradient X of the kernel run into dense doubles. */
+void trial_read(const trial *t, const tensor *x, double *out);
+void trial_write(const trial *t); // the leaves' values into the program's inputs
+
+/* ---- the checks of `keel op check` */
+typedef struct check_report {
+    i64 cases, comparisons;
+    double worst_kernel_f32, worst_kernel_bf16, worst_gradient, worst_law; // relative errors
+    text *failures; // one line each, ending with the command that repeats it
+    i64 failed;
+} check_report;
+/* All cases of OP (or those whose line or label is ONLY), all dtypes, all compiled and runnable levels. */
+status op_check(device *d, op_id op, const char *only, check_report *r) MUST;
