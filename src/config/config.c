@@ -459,8 +459,8 @@ static void write_group(const config *c, const char *prefix, int depth, text *ou
     size_t n = strlen(prefix);
     for (i64 i = 0; i < c->keys.n; i++) {
         const config_slot *slot = &c->slots[i];
+        if (strncmp(slot->key->path, prefix, n) || strstr(slot->key->path, "[]")) continue;
         const char *name = slot->key->path + n, *dot = strchr(name, '.');
-        if (strncmp(slot->key->path, prefix, n) || strstr(name, "[]")) continue;
         if (!dot) {
             if (!applies(c, slot->key)) continue;
             text_add(out, "%*s%s: ", 2 * depth, "", name);

@@ -256,7 +256,7 @@ static status read_numbers(arena *a, const config_key *k, const yaml_node *n, co
     if (n->kind != YAML_LIST || n->count != words_in(k->initial))
         return refuse(a, k, where,
                       n->kind == YAML_SCALAR ? n->text
-                      : n->kind == YAML_LIST ? "another list"
+                      : n->kind == YAML_LIST ? arena_printf(a, "a list of %lld", (long long)n->count)
                                              : "a map");
     char *all = "";
     for (const yaml_node *item = n->first; item; item = item->next) {

@@ -13,7 +13,7 @@ typedef struct reader {
     bool numbered;
     yaml_node *open[YAML_DEEPEST]; // the containers around the next node
     const char *key;               // the pending key of the innermost map
-    int depth, key_line, documents;
+    int depth, line, key_line, documents;
     yaml_node *root;
 } reader;
 
@@ -126,7 +126,7 @@ static status add_scalar(reader *r, struct fy_event *e, int line)
 static status take(reader *r, struct fy_event *e)
 {
     const struct fy_mark *mark = fy_event_start_mark(e);
-    int line = mark && r->numbered ? mark->line + 1 : 0;
+    int line = r->line = mark && r->numbered ? mark->line + 1 : r->line; // an empty node has no mark
     yaml_node *node = arena_new(r->memory, yaml_node);
     node->line = line;
     if (e->type == FYET_ALIAS || fy_event_get_anchor_token(e))
@@ -201,7 +201,7 @@ static status parse(reader *r, const char *data, size_t bytes)
 
 status yaml_read(arena *a, const char *name, bool numbered, const char *data, size_t bytes, yaml_node **out)
 {
-    reader r = {.memory = a, .name = name, .numbered = numbered};
+    reader r = {.memory = a, .name = name, .numbered = numbered, .line = numbered};
     TRY(check_bytes(&r, data, bytes));
     if (bytes) TRY(parse(&r, data, bytes));
     if (!r.root || (numbered && yaml_is_null(r.root))) {
