@@ -14,12 +14,11 @@ typedef struct arguments {
 } arguments;
 
 static const char usage[] = "explain [KEY]\nresolve [CONFIG] [KEY=VALUE...]\nreference";
-static const char doc[] =
-    "Explain configuration keys; print the configuration a run would see.\v"
-    "  explain    the meaning, values, default and source of a key; the keys of a group; all keys\n"
-    "  resolve    every key's value after defaults, presets, the file (- is standard input) and the command "
-    "line\n"
-    "  reference  the page docs/configuration.md";
+static const char doc[] = "Explain configuration keys; print the configuration a run would see.\v"
+                          "  explain    a key's meaning, values and default; a group's keys; all keys\n"
+                          "  resolve    every key's value: defaults, presets, file, command line\n"
+                          "  reference  the page docs/configuration.md\n\n"
+                          "CONFIG may be - for standard input.";
 
 static error_t parse(int key, char *word, struct argp_state *state)
 {
