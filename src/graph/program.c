@@ -50,7 +50,7 @@ static status measure_leaves(program *p, store *s, i64 *offset)
 {
     for (i64 i = 0; i < p->g->n_tensors; i++) {
         const tensor *t = p->g->tensors[i];
-        stored *e;
+        stored *e = NULL;
         bool gradient = t->role == ROLE_TALLY && !strncmp(t->path, "grad.", 5);
         offset[i] = -1;
         if (t->role == ROLE_VALUE) continue;
