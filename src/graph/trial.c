@@ -56,8 +56,8 @@ static status parse_word(const op_def *def, const char *word, int *n_attrs, case
     int i = arg_index(def->in, word, n);
     if (i >= 0 && parse_shape(value, &out->in[i])) return out->in[i].present = true, OK;
     for (int k = 0; i < 0 && k < MAX_ATTRS && def->attrs[k].name; k++)
-        if (strlen(def->attrs[k].name) == n && !strncmp(def->attrs[k].name, word, n) && *n_attrs < MAX_ATTRS &&
-            parse_double(value, &out->attrs[*n_attrs].value)) {
+        if (strlen(def->attrs[k].name) == n && !strncmp(def->attrs[k].name, word, n) &&
+            *n_attrs < MAX_ATTRS && parse_double(value, &out->attrs[*n_attrs].value)) {
             out->attrs[(*n_attrs)++].name = def->attrs[k].name;
             return OK;
         }
@@ -92,28 +92,55 @@ static status fill_values(const char *fill, u64 stream, const tensor *t, double 
     const char *colon = strchr(fill, ':');
     double k = colon ? atof(colon + 1) : 0;
     size_t n = colon ? (size_t)(colon - fill) : strlen(fill);
-    static const char *const kinds[] = {"normal", "zero",  "one",  "pm2",    "ints",     "pow2",    "big",
-                                        "below",  "iota",  "targets", "starts", "around1", "positive"};
+    static const char *const kinds[] = {"normal", "zero", "one",     "pm2",    "ints",    "pow2",    "big",
+                                        "below",  "iota", "targets", "starts", "around1", "positive"};
     int kind = 0;
     while (kind < COUNT(kinds) && (strlen(kinds[kind]) != n || strncmp(kinds[kind], fill, n))) kind++;
     i64 width = cols(t);
     for (i64 i = 0; i < count(t); i++) {
         double u = random_uniform(1, stream, 0, (u64)i), z = random_normal(2, stream, 0, (u64)i);
         switch (kind) {
-        case 0: x[i] = z; break;
-        case 1: x[i] = 0; break;
-        case 2: x[i] = 1; break;
-        case 3: x[i] = u < 0.5 ? -2 : 2; break;
-        case 4: x[i] = floor(u * 7) - 3; break;
-        case 5: x[i] = ldexp(u < 0.5 ? -1 : 1, (int)(z * 2)); break;
-        case 6: x[i] = i % 7 == 3 ? 1e4 : z; break;
-        case 7: x[i] = floor(u * k); break;
-        case 8: x[i] = (double)(i % width); break;
-        case 9: x[i] = i % 5 == 2 ? -1 : floor(u * k); break;
-        case 10: x[i] = i % width == 0 ? 0 : u < 1 / k ? (double)(i % width) : x[i - 1]; break;
-        case 11: x[i] = 1 + 0.1 * z; break;
-        case 12: x[i] = 0.5 + u; break;
-        default: return fail(ERR_USAGE, "fill=%s is not known", fill);
+        case 0:
+            x[i] = z;
+            break;
+        case 1:
+            x[i] = 0;
+            break;
+        case 2:
+            x[i] = 1;
+            break;
+        case 3:
+            x[i] = u < 0.5 ? -2 : 2;
+            break;
+        case 4:
+            x[i] = floor(u * 7) - 3;
+            break;
+        case 5:
+            x[i] = ldexp(u < 0.5 ? -1 : 1, (int)(z * 2));
+            break;
+        case 6:
+            x[i] = i % 7 == 3 ? 1e4 : z;
+            break;
+        case 7:
+            x[i] = floor(u * k);
+            break;
+        case 8:
+            x[i] = (double)(i % width);
+            break;
+        case 9:
+            x[i] = i % 5 == 2 ? -1 : floor(u * k);
+            break;
+        case 10:
+            x[i] = i % width == 0 ? 0 : u < 1 / k ? (double)(i % width) : x[i - 1];
+            break;
+        case 11:
+            x[i] = 1 + 0.1 * z;
+            break;
+        case 12:
+            x[i] = 0.5 + u;
+            break;
+        default:
+            return fail(ERR_USAGE, "fill=%s is not known", fill);
         }
         x[i] = round_to(x[i], t->dtype);
     }
@@ -128,8 +155,9 @@ static status trial_values(trial *t, const op_def *def, const char *line)
     for (int i = 0; i < MAX_IN; i++) {
         if (!t->in[i]) continue;
         t->value[i] = arena_array(t->arena, double, count(t->in[i]));
-        TRY(wrap(fill_values(t->spec.in[i].fill, stream ^ random_stream(def->in[i].name), t->in[i], t->value[i]),
-                 "case of %s", def->name));
+        TRY(wrap(
+            fill_values(t->spec.in[i].fill, stream ^ random_stream(def->in[i].name), t->in[i], t->value[i]),
+            "case of %s", def->name));
     }
     for (int i = 0; i < MAX_OUT; i++) {
         if (!t->seed[i]) continue;
@@ -162,7 +190,8 @@ static void trial_accumulate(trial *t, const op_def *def)
     for (int i = 0; i < t->n->n_out; i++) {
         tensor *out = t->n->out[i];
         if (!out || def->out[i].kind != ARG_F32 || def->out[i].fixed) continue;
-        t->n->out[i] = g_tally(t->g, arena_printf(t->arena, "tally.%s", def->out[i].name), out->ndim, out->dim);
+        t->n->out[i] =
+            g_tally(t->g, arena_printf(t->arena, "tally.%s", def->out[i].name), out->ndim, out->dim);
         t->n->accumulate |= 1u << i;
     }
 }
@@ -182,10 +211,11 @@ static status trial_build(trial *t, op_id op, const op_def *def, const char *lin
     }
     t->n = g_node(t->g, op, t->in, n_in, t->spec.attrs);
     TRY(graph_status(t->g));
+    for (int i = 0; i < t->n->n_out; i++) // before graph_backward, which prunes what nobody reads
+        if (t->n->out[i]) t->n->out[i]->keep = true;
     if (what & TRIAL_BACKWARD) TRY(trial_backward(t, def));
     if (what & TRIAL_ACCUMULATE) trial_accumulate(t, def);
-    for (int i = 0; i < t->n->n_out; i++)
-        if ((t->out[i] = t->n->out[i])) t->out[i]->keep = true;
+    for (int i = 0; i < t->n->n_out; i++) t->out[i] = t->n->out[i]; // now perhaps a tally
     TRY(graph_verify(t->g));
     return trial_values(t, def, line);
 }
@@ -252,7 +282,8 @@ void trial_write(const trial *t)
 status trial_kernel(trial *t, device *d, isa level)
 {
     step_info step = {.seed = 1, .step = 3};
-    if (!t->program) TRY(program_open(t->g, NULL, &(program_options){.device = d, .isa = level}, &t->program));
+    if (!t->program)
+        TRY(program_open(t->g, NULL, &(program_options){.device = d, .isa = level}, &t->program));
     trial_write(t);
     program_run(t->program, &step, PHASE_BACKWARD);
     program_commit(t->program, &step);

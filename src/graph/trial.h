@@ -54,5 +54,7 @@ typedef struct check_report {
     text *failures; // one line each, ending with the command that repeats it
     i64 failed;
 } check_report;
-/* All cases of OP (or those whose line or label is ONLY), all dtypes, all compiled and runnable levels. */
-status op_check(device *d, op_id op, const char *only, check_report *r) MUST;
+/* All cases of OP (or those whose line or label is ONLY, or ONLY itself as a case), all dtypes, the kernels
+ * of LEVEL (ISA_COUNT: all levels compiled in that the machine runs). Failures go to the report; ERR_USAGE:
+ * ONLY is no case. */
+status op_check(device *d, op_id op, const char *only, isa level, check_report *r) MUST;
