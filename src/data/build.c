@@ -1,0 +1,385 @@
+/* Building a data set: plan, encode in batches on all cores, write shards in order, rename into place.
+ *
+ * A batch is a few MiB of documents read with pread (a file that shrinks meanwhile is then an error, not a
+ * signal); its documents are encoded in parallel, each by one thread, and appended in the order of the plan,
+ * so that the result cannot depend on the number of threads. */
+#define _GNU_SOURCE
+#include "base/file.h"
+#include "data/manifest.h"
+#include "data/plan.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { BATCH_BYTES = 8 << 20, BATCH_DOCUMENTS = 1 << 16 };
+static const i64 SHARD_TOKENS = (i64)1 << 25;
+
+typedef struct encoded {
+    const plan_document *document;
+    i64 text, ids, count; // where its bytes are in the batch, its ids in the thread's buffer
+    int thread;
+    status failed;
+} encoded;
+
+typedef struct worker {
+    void *encoder;
+    i32 *ids;
+    i64 count, capacity;
+} worker;
+
+typedef struct builder {
+    const build_options *o;
+    const token_source *t;
+    const build_plan *plan;
+    char *folder; // the temporary one
+    manifest m;
+    shard_builder *shard[DATA_SPLITS];
+    worker *worker;
+    int threads, fd;
+    i64 open_file; // index of the file FD belongs to, or -1
+    u8 *text;
+    i64 text_capacity, done_bytes, done_documents, done_tokens;
+    encoded *batch;
+} builder;
+
+/* ---- one batch */
+
+static const char *file_of(const builder *b, const plan_document *d)
+{
+    return b->plan->files.file[d->file].path;
+}
+
+static status read_document(builder *b, const plan_document *d, u8 *out)
+{
+    const char *path = file_of(b, d);
+    if (b->open_file != d->file) {
+        if (b->fd >= 0) close(b->fd);
+        b->fd = open(path, O_RDONLY | O_CLOEXEC);
+        b->open_file = d->file;
+        if (b->fd < 0) return fail(ERR_IO, "%s: cannot open: %s", path, strerror(errno));
+    }
+    for (i64 got = 0; got < d->bytes;) {
+        ssize_t n = pread(b->fd, out + got, (size_t)MIN(d->bytes - got, (i64)1 << 30), d->start + got);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return fail(ERR_IO, "%s: cannot read: %s", path, strerror(errno));
+        if (!n)
+            return fail(ERR_INPUT, "%s: became shorter while being read; run again when it is complete",
+                        path);
+        got += n;
+    }
+    return OK;
+}
+
+/* Reads documents from FIRST on until the batch is full: *count of them. */
+static status fill_batch(builder *b, i64 first, i64 *count)
+{
+    i64 n = 0, bytes = 0;
+    for (; n < BATCH_DOCUMENTS && first + n < b->plan->count && (!n || bytes < BATCH_BYTES); n++) {
+        const plan_document *d = &b->plan->document[first + n];
+        if (bytes + d->bytes > b->text_capacity) {
+            i64 capacity = MAX(bytes + d->bytes, b->text_capacity * 2);
+            u8 *bigger = realloc(b->text, (size_t)capacity);
+            if (!bigger)
+                return fail(ERR_MEMORY, "%s: cannot allocate %.1f MiB for a document", file_of(b, d),
+                            (double)capacity / (1 << 20));
+            b->text = bigger, b->text_capacity = capacity;
+        }
+        TRY(read_document(b, d, b->text + bytes));
+        b->batch[n] = (encoded){.document = d, .text = bytes};
+        bytes += d->bytes;
+    }
+    *count = n;
+    return OK;
+}
+
+static status encode_one(builder *b, worker *w, encoded *e)
+{
+    const i32 *ids;
+    TRY(b->t->encode(w->encoder, b->text + e->text, e->document->bytes, &ids, &e->count));
+    if (w->count + e->count > w->capacity) {
+        i64 capacity = MAX(w->count + e->count, w->capacity * 2);
+        i32 *bigger = realloc(w->ids, (size_t)capacity * sizeof *bigger);
+        if (!bigger)
+            return fail(ERR_MEMORY, "cannot allocate %.1f MiB for tokens", (double)capacity / (1 << 18));
+        w->ids = bigger, w->capacity = capacity;
+    }
+    e->ids = w->count;
+    for (i64 i = 0; i < e->count; i++)
+        if (ids[i] < 0 || ids[i] >= b->t->vocab)
+            return fail(ERR_INPUT, "the tokenizer gave id %d, but it has %lld", ids[i],
+                        (long long)b->t->vocab);
+    if (e->count) memcpy(w->ids + w->count, ids, (size_t)e->count * sizeof *ids);
+    w->count += e->count;
+    return OK;
+}
+
+static status close_shard(builder *b, data_split k)
+{
+    shard_builder *s = b->shard[k];
+    manifest_shard entry = {shard_builder_tokens(s), shard_builder_documents(s), shard_builder_bytes(s), 0};
+    if (!entry.documents) return OK;
+    char *path = shard_path(b->folder, k, b->m.split[k].count);
+    if (!path) return fail(ERR_MEMORY, "out of memory");
+    status failed = shard_write(s, path, b->m.info, &entry.hash);
+    free(path);
+    TRY(failed);
+    return manifest_add_shard(&b->m, k, entry);
+}
+
+static status append(builder *b, const encoded *e)
+{
+    const data_split k = e->document->split;
+    const i64 limit = b->o->shard_tokens ? b->o->shard_tokens : SHARD_TOKENS;
+    TRY(shard_add(b->shard[k], b->worker[e->thread].ids + e->ids, e->count, b->t->eos, e->document->bytes));
+    b->done_bytes += e->document->bytes, b->done_documents++, b->done_tokens += e->count + 1;
+    return shard_builder_tokens(b->shard[k]) >= limit ? close_shard(b, k) : OK;
+}
+
+static status encode_batch(builder *b, i64 count)
+{
+    for (int i = 0; i < b->threads; i++) b->worker[i].count = 0;
+#pragma omp parallel for schedule(dynamic, 8) num_threads(b->threads)
+    for (i64 i = 0; i < count; i++) {
+        encoded *e = &b->batch[i];
+        e->thread = omp_get_thread_num();
+        e->failed = encode_one(b, &b->worker[e->thread], e);
+    }
+    status s = OK;
+    for (i64 i = 0; i < count; i++) {
+        encoded *e = &b->batch[i];
+        if (s)
+            status_drop(e->failed);
+        else if (e->failed)
+            s = wrap(e->failed, "%s: document at byte %lld", file_of(b, e->document),
+                     (long long)e->document->start);
+        else
+            s = append(b, e);
+    }
+    return s;
+}
+
+static status encode_all(builder *b)
+{
+    for (i64 first = 0, count = 0; first < b->plan->count; first += count) {
+        TRY(fill_batch(b, first, &count));
+        TRY(encode_batch(b, count));
+        build_progress now = {"encoding", b->done_bytes, b->plan->bytes, b->done_documents, b->done_tokens};
+        if (b->o->progress && !b->o->progress(b->o->progress_context, &now))
+            return fail(ERR_STOPPED, "stopped; %s is as it was before", b->o->out);
+    }
+    for (int k = 0; k < DATA_SPLITS; k++) TRY(close_shard(b, k));
+    return OK;
+}
+
+/* ---- the folder */
+
+static status write_folder(builder *b)
+{
+    TRY(encode_all(b));
+    char *tokenizer = NULL, *lengths = NULL;
+    if (asprintf(&tokenizer, "%s/tokenizer.json", b->folder) < 0) return fail(ERR_MEMORY, "out of memory");
+    if (asprintf(&lengths, "%s/token-bytes.bin", b->folder) < 0)
+        return free(tokenizer), fail(ERR_MEMORY, "out of memory");
+    file_writer *w;
+    status s = b->t->save(b->t->context, tokenizer);
+    if (!s) s = file_hash(tokenizer, &b->m.tokenizer_file);
+    if (!s) s = file_create(lengths, &w);
+    if (!s) s = file_write(w, b->t->token_bytes, (size_t)b->t->vocab * sizeof(i32));
+    if (!s) s = file_commit(w);
+    if (!s) s = file_hash(lengths, &b->m.token_bytes_file);
+    if (!s) s = manifest_write(b->folder, &b->m);
+    free(tokenizer);
+    free(lengths);
+    return s ? s : dir_sync(b->folder);
+}
+
+static status builder_open(builder *b)
+{
+    b->fd = -1, b->open_file = -1;
+    b->m.info = (shard_info){b->t->hash, b->t->vocab, b->t->eos};
+    b->threads = b->o->threads > 0 ? b->o->threads : omp_get_max_threads();
+    TRY(mem_alloc((size_t)b->threads * sizeof(worker), "encoders", &b->worker));
+    TRY(mem_alloc(BATCH_DOCUMENTS * sizeof(encoded), "a batch of documents", &b->batch));
+    for (int i = 0; i < b->threads; i++) TRY(b->t->open(b->t->context, &b->worker[i].encoder));
+    for (int k = 0; k < DATA_SPLITS; k++) TRY(shard_builder_open(shard_width(b->t->vocab), &b->shard[k]));
+    return OK;
+}
+
+static void builder_close(builder *b)
+{
+    for (int i = 0; b->worker && i < b->threads; i++) {
+        b->t->close(b->worker[i].encoder);
+        free(b->worker[i].ids);
+    }
+    for (int k = 0; k < DATA_SPLITS; k++) shard_builder_close(b->shard[k]);
+    if (b->fd >= 0) close(b->fd);
+    manifest_free(&b->m);
+    mem_free(b->worker);
+    mem_free(b->batch);
+    free(b->text);
+}
+
+/* A string of JSON; one that is not UTF-8 gets its bytes from 128 on as \xNN. NULL without memory. */
+static json_t *json_bytes(const char *s)
+{
+    json_t *j = json_string(s);
+    if (j) return j;
+    char *escaped = calloc(strlen(s) + 1, 4), *out = escaped;
+    for (const u8 *p = (const u8 *)s; escaped && *p; p++)
+        out += sprintf(out, *p < 128 ? "%c" : "\\x%02x", *p);
+    j = escaped ? json_string(escaped) : NULL;
+    free(escaped);
+    return j;
+}
+
+/* Everything the content depends on, and the dates by which a changed file is noticed. */
+static json_t *make_recipe(const build_options *o, const token_source *t, const sources *files)
+{
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)t->hash);
+    json_t *list = json_array();
+    for (i64 i = 0; i < files->count; i++) {
+        const source_file *f = &files->file[i];
+        json_array_append_new(list, json_pack("{s:o, s:I, s:I, s:s}", "path", json_bytes(f->path), "bytes",
+                                              (json_int_t)f->bytes, "modified_ns", (json_int_t)f->modified_ns,
+                                              "split", data_split_name[f->validation]));
+    }
+    return json_pack("{s:o, s:o, s:s, s:s, s:I, s:o}", "document",
+                     json_bytes(o->document ? o->document : "auto"), "validation",
+                     json_bytes(o->validation ? o->validation : "1%"), "special",
+                     o->special ? o->special : "plain", "tokenizer", hash, "shard_tokens",
+                     (json_int_t)(o->shard_tokens ? o->shard_tokens : SHARD_TOKENS), "files", list);
+}
+
+static void fill_result(build_result *r, const build_plan *p, const manifest *m)
+{
+    *r = (build_result){.reused = r->reused,
+                        .files = p->files.count,
+                        .empty = p->files.empty,
+                        .binary = p->files.binary,
+                        .hidden = p->files.hidden,
+                        .validation_is_tail = p->validation_is_tail};
+    for (int k = 0; k < DATA_SPLITS; k++)
+        r->documents[k] = m->split[k].documents, r->tokens[k] = m->split[k].tokens,
+        r->bytes[k] = m->split[k].bytes;
+}
+
+static bool folder_is_empty(const char *path)
+{
+    DIR *folder = opendir(path);
+    if (!folder) return false;
+    bool empty = true;
+    for (struct dirent *e; (e = readdir(folder));)
+        empty = empty && (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."));
+    closedir(folder);
+    return empty;
+}
+
+/* Looks at what is in OUT's place. *reused: it is what would be built. */
+static status check_out(const build_options *o, json_t *recipe, const build_plan *p, build_result *r)
+{
+    r->reused = false;
+    if (!path_exists(o->out)) return OK;
+    if (!path_is_dir(o->out))
+        return fail(ERR_INPUT, "%s: in the way: a file, not a folder; name another folder for the data",
+                    o->out);
+    if (!dataset_is(o->out)) {
+        if (folder_is_empty(o->out)) return OK;
+        return fail(ERR_INPUT,
+                    "%s: in the way: a folder with other things in it; name a new folder for the data",
+                    o->out);
+    }
+    manifest old;
+    status s = manifest_read(o->out, &old);
+    if (!s) {
+        r->reused = json_equal(old.recipe, recipe);
+        if (r->reused) fill_result(r, p, &old);
+        manifest_free(&old);
+    }
+    status_drop(s); // damaged: not reusable
+    if (r->reused || o->replace) return OK;
+    return fail(ERR_INPUT,
+                "%s: already holds data built from other files or in another way; name another folder, or "
+                "replace it with --force",
+                o->out);
+}
+
+/* Puts FOLDER in OUT's place. An old data set steps aside first and comes back if that fails. */
+static status move_into_place(const char *folder, const char *out)
+{
+    char *aside = NULL, *parent = strdup(out);
+    if (!parent || asprintf(&aside, "%s.old-%ld", out, (long)getpid()) < 0)
+        return free(parent), fail(ERR_MEMORY, "out of memory");
+    const bool old = path_exists(out);
+    status s = old ? path_rename(out, aside) : OK;
+    if (!s) {
+        s = path_rename(folder, out);
+        if (s && old) status_drop(path_rename(aside, out));
+        if (!s && old) s = tree_remove(aside);
+    }
+    char *slash = strrchr(parent, '/');
+    if (slash) slash[slash == parent] = 0;
+    if (!s) s = dir_sync(slash ? parent : ".");
+    free(aside);
+    free(parent);
+    return s;
+}
+
+static status check_source(const build_options *o, const token_source *t)
+{
+    if (!o->out || !*o->out) return fail(ERR_INPUT, "no folder for the data; name one");
+    if (t->vocab < 2 || t->vocab > INT32_MAX || t->eos < 0 || t->eos >= t->vocab)
+        return fail(ERR_INPUT,
+                    "the tokenizer has %lld ids and end of text %d; it must have 2 ids or more and an end of "
+                    "text among them",
+                    (long long)t->vocab, t->eos);
+    if (o->shard_tokens < 0)
+        return fail(ERR_CONFIG, "shard_tokens is %lld; it must be positive", (long long)o->shard_tokens);
+    return OK;
+}
+
+static status build_into(const build_options *o, const token_source *t, const build_plan *p, json_t *recipe,
+                         const char *out, build_result *r)
+{
+    builder b = {.o = o, .t = t, .plan = p};
+    if (asprintf(&b.folder, "%s.tmp-%ld", out, (long)getpid()) < 0) return fail(ERR_MEMORY, "out of memory");
+    status s = tree_remove(b.folder);
+    if (!s) s = dir_make(b.folder);
+    if (!s) s = builder_open(&b);
+    if (!s) b.m.recipe = json_incref(recipe);
+    if (!s) s = write_folder(&b);
+    if (!s) s = move_into_place(b.folder, out);
+    if (s)
+        status_drop(tree_remove(b.folder));
+    else
+        fill_result(r, p, &b.m);
+    builder_close(&b);
+    free(b.folder);
+    return s;
+}
+
+status dataset_build(const build_options *o, const token_source *t, build_result *result)
+{
+    build_plan plan = {0};
+    build_result r = {0};
+    TRY(check_source(o, t));
+    char *out = strdup(o->out); // without slashes at the end: names are made from it
+    if (!out) return fail(ERR_MEMORY, "out of memory");
+    for (size_t n = strlen(out); n > 1 && out[n - 1] == '/';) out[--n] = 0;
+    json_t *recipe = NULL;
+    status s = plan_find(o, &plan);
+    if (!s && !(recipe = make_recipe(o, t, &plan.files))) s = fail(ERR_MEMORY, "out of memory");
+    if (!s) s = check_out(o, recipe, &plan, &r);
+    if (!s && !r.reused) s = plan_cut(o, &plan);
+    if (!s && !r.reused) s = build_into(o, t, &plan, recipe, out, &r);
+    if (!s && result) *result = r;
+    if (recipe) json_decref(recipe);
+    plan_free(&plan);
+    free(out);
+    return s;
+}
