@@ -93,7 +93,8 @@ static void add_table(text *t, const char *title, const op_arg *args, int n)
 {
     text_add(t, "| %s | shape | holds | |\n|---|---|---|---|\n", title);
     for (int i = 0; i < n && args[i].name; i++)
-        text_add(t, "| `%s` | `%s` | %s | %s%s%s |\n", args[i].name, args[i].shape, kind_name(args[i].kind),
+        text_add(t, "| `%s` | `%s` | %s%s%s | %s%s%s |\n", args[i].name, args[i].shape,
+                 kind_name(args[i].kind), args[i].range ? " " : "", args[i].range ? args[i].range : "",
                  args[i].optional ? "optional" : "", args[i].optional && args[i].fixed ? ", " : "",
                  args[i].fixed ? "no gradient" : "");
     text_add(t, "\n");
@@ -127,7 +128,9 @@ static void add_page(text *t)
            "`keel op check NAME` proves an operation,\n`keel op bench NAME` times it, `keel op eval NAME` "
            "runs it on your numbers.\n\nAn *activation* is stored in the graph's precision (f32 or bf16), "
            "a *weight* has a bf16 copy under bf16, *f32* is always\nf32, an *index* is a 32-bit whole number "
-           "without gradient. Marks:\n\n");
+           "without gradient;\n`LOW:BOUND` beside it means LOW <= i < BOUND, BOUND being an axis of an input "
+           "(`w.0`), an "
+           "attribute, a number, or `column`\n(at most its own column). Marks:\n\n");
     for (i64 i = 0; i < COUNT(flags); i++) text_add(t, "- *%s*: %s\n", flags[i].name, flags[i].meaning);
     text_add(t, "\n");
     for (op_id i = 0; i < OP_COUNT; i++) add_section(t, op_table(ISA_PLAIN, i));
@@ -141,10 +144,10 @@ static json_t *json_args(const op_arg *args, int n)
 {
     json_t *list = json_array();
     for (int i = 0; i < n && args[i].name; i++)
-        json_array_append_new(list,
-                              json_pack("{s:s,s:s,s:s,s:b,s:b}", "name", args[i].name, "shape", args[i].shape,
-                                        "kind", kind_name(args[i].kind), "optional", args[i].optional,
-                                        "gradient", !args[i].fixed && args[i].kind != ARG_I32));
+        json_array_append_new(
+            list, json_pack("{s:s,s:s,s:s,s:b,s:b,s:s?}", "name", args[i].name, "shape", args[i].shape,
+                            "kind", kind_name(args[i].kind), "optional", args[i].optional, "gradient",
+                            !args[i].fixed && args[i].kind != ARG_I32, "range", args[i].range));
     return list;
 }
 

@@ -159,6 +159,8 @@ static status trial_values(trial *t, const op_def *def, const char *line)
             fill_values(t->spec.in[i].fill, stream ^ random_stream(def->in[i].name), t->in[i], t->value[i]),
             "case of %s", def->name));
     }
+    for (int i = 0; i < MAX_IN; i++)
+        if (t->in[i] && t->in[i]->dtype == DT_I32) TRY(index_check(t->n, i, t->value[i]));
     for (int i = 0; i < MAX_OUT; i++) {
         if (!t->seed[i]) continue;
         t->seed_value[i] = arena_array(t->arena, double, count(t->seed[i]));

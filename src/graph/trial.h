@@ -27,6 +27,10 @@ typedef struct case_spec { // a parsed line
 /* ERR_USAGE names the word it could not use. */
 status case_parse(const op_def *def, const char *line, case_spec *out) MUST;
 
+/* VALUES of the index input INPUT of N against what the op documents (op_arg.range). ERR_INPUT names the
+ * first value outside and the range; ERR_CHECK: the op documents none, or one that cannot be read. */
+status index_check(const node *n, int input, const double *values) MUST;
+
 enum { TRIAL_BACKWARD = 1, TRIAL_ACCUMULATE = 2 };
 typedef struct trial {
     arena *arena;

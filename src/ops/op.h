@@ -40,6 +40,9 @@ typedef struct op_arg {
     bool optional;
     bool fixed;       // no gradient although it is a float
     const char *fill; // how cases fill it (see op_case); NULL: normal
+    const char *range; // ARG_I32, required: the values a kernel can take without reading or writing outside, as
+                       // "LOW:BOUND", LOW <= i < BOUND. BOUND is "w.0" (axis 0 of input w; "x.-1": its last axis), an
+                       // attribute, a number, or "column" (i <= its own column); "any": nothing can go wrong
 } op_arg;
 typedef struct op_attr {
     const char *name;
