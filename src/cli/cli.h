@@ -10,7 +10,7 @@
     VERB(tokenizer, "train, inspect and use byte-level BPE tokenizers")                                      \
     VERB(data, "build and inspect shards of tokens")                                                         \
     VERB(config, "explain configuration keys, print a resolved configuration")                               \
-    VERB(runs, "list and show the runs of the registry")                                                     \
+    VERB(runs, "list and show runs, write the report page of one")                                           \
     VERB(bench, "measure the machine's peaks and a training step's share of them")                           \
     VERB(op, "list, check, time and evaluate operations")
 #define VERB(name, help) status verb_##name(int argc, char **argv);
