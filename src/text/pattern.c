@@ -1,0 +1,226 @@
+/* Pre-tokenization patterns: see pattern.h.
+ *
+ * Regular expressions run in PCRE2's JIT (UTF, UCP): about 150 MB/s of English, so nothing is matched by
+ * hand. Two departures from plain PCRE2 make it agree with the reference tokenizers: `$` means the end of the
+ * text only, and `\s` is rewritten to the 25 code points with the property White_Space, because with UCP
+ * PCRE2's own also matches U+180E and without UCP it is ASCII only.
+ *
+ * gpt2's fast form (possessive, from tiktoken's) gives the same pieces; tests/test_tokenizer_split.c compares
+ * the two on random text. cl100k and llama3 are not the same pattern: at the end of a text cl100k takes a
+ * whole run of white space, llama3 splits behind its last newline. */
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "text/pattern.h"
+#include "base/text.h"
+#include "text/utf8.h"
+#include <pcre2.h>
+#include <string.h>
+
+#define SPACE_RANGES                                                                                         \
+    "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+
+static const pattern_row rows[] = {
+    {"gpt2", "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+     "'(?:[sdmt]|ll|ve|re)| ?\\p{L}++| ?\\p{N}++| ?[^\\s\\p{L}\\p{N}]++|\\s++$|\\s+(?!\\S)|\\s"},
+    {"cl100k",
+     "'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}++|\\p{N}{1,3}+| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*+|"
+     "\\s++$|\\s*[\\r\\n]|\\s+(?!\\S)|\\s",
+     NULL},
+    {"llama3",
+     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+     NULL},
+    {"qwen2",
+     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
+     "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+     NULL},
+};
+
+struct pattern {
+    pcre2_code *code;
+    bool jit;
+};
+
+struct splitter {
+    const pattern *pattern;
+    pcre2_match_data *match;
+    pcre2_match_context *context;
+    pcre2_jit_stack *stack; // NULL: the 32 KiB of the machine stack that JIT code uses by itself
+    const u8 *at, *end, *stretch_end;
+};
+
+i64 pattern_count(void) { return COUNT(rows); }
+const pattern_row *pattern_at(i64 i) { return &rows[i]; }
+
+const pattern_row *pattern_named(const char *name)
+{
+    for (i64 i = 0; i < COUNT(rows); i++)
+        if (!strcmp(rows[i].name, name)) return &rows[i];
+    return NULL;
+}
+
+const pattern_row *pattern_of_regex(const char *regex)
+{
+    for (i64 i = 0; i < COUNT(rows); i++)
+        if (!strcmp(rows[i].regex, regex) || (rows[i].fast && !strcmp(rows[i].fast, regex))) return &rows[i];
+    return NULL;
+}
+
+/* Writes REGEX to OUT with \s and \S spelled out; inside a class only the ranges are spliced in. */
+static status spell_out_spaces(const char *regex, text *out)
+{
+    bool in_class = false;
+    for (const char *p = regex; *p; p++) {
+        if (*p == '\\' && p[1] == 's')
+            text_add(out, in_class ? "%s" : "[%s]", SPACE_RANGES), p++;
+        else if (*p == '\\' && p[1] == 'S' && in_class)
+            return fail(ERR_FORMAT, "pattern '%s': \\S inside a class is not supported: write [^\\s...]",
+                        regex);
+        else if (*p == '\\' && p[1] == 'S')
+            text_add(out, "[^%s]", SPACE_RANGES), p++;
+        else if (*p == '\\' && p[1])
+            text_add_bytes(out, p++, 2);
+        else {
+            in_class = *p == '[' || (in_class && *p != ']');
+            text_add_bytes(out, p, 1);
+        }
+    }
+    return OK;
+}
+
+status pattern_compile(const char *regex, pattern **out)
+{
+    text spelled = {0};
+    status s = spell_out_spaces(regex, &spelled);
+    pattern *p = NULL;
+    if (!s) s = mem_alloc(sizeof *p, "pattern", &p);
+    if (!s) {
+        int code;
+        PCRE2_SIZE where;
+        p->code = pcre2_compile((PCRE2_SPTR)spelled.data, spelled.bytes,
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_DOLLAR_ENDONLY, &code, &where, NULL);
+        if (!p->code) {
+            char why[128];
+            pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
+            s = fail(ERR_FORMAT, "pattern '%s': %s (near '%.20s')", regex, why, spelled.data + where);
+        } else // without JIT (an unusual machine, a hardened kernel) the interpreter gives the same pieces
+            p->jit = !pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE);
+    }
+    text_free(&spelled);
+    if (s)
+        pattern_close(p);
+    else
+        *out = p;
+    return s;
+}
+
+status pattern_open(const char *name, pattern **out)
+{
+    const pattern_row *row = pattern_named(name);
+    if (row) return pattern_compile(row->fast ? row->fast : row->regex, out);
+    text names = {0};
+    for (i64 i = 0; i < COUNT(rows); i++) text_add(&names, "%s%s", i ? ", " : "", rows[i].name);
+    status s = fail(ERR_CONFIG, "no pattern is named '%s'; there are %s", name, names.data);
+    text_free(&names);
+    return s;
+}
+
+void pattern_close(pattern *p)
+{
+    if (!p) return;
+    pcre2_code_free(p->code);
+    mem_free(p);
+}
+
+void pattern_unicode_version(char out[32])
+{
+    char version[64] = "";
+    pcre2_config(PCRE2_CONFIG_UNICODE_VERSION, version);
+    memcpy(out, version, 31);
+    out[31] = 0;
+}
+
+status splitter_open(const pattern *p, splitter **out)
+{
+    splitter *s;
+    TRY(mem_alloc(sizeof *s, "splitter", &s));
+    s->pattern = p;
+    s->match = pcre2_match_data_create(1, NULL);
+    s->context = pcre2_match_context_create(NULL);
+    if (!s->match || !s->context) {
+        splitter_close(s);
+        return fail(ERR_MEMORY, "splitter: out of memory");
+    }
+    *out = s;
+    return OK;
+}
+
+void splitter_close(splitter *s)
+{
+    if (!s) return;
+    pcre2_match_data_free(s->match);
+    pcre2_match_context_free(s->context);
+    pcre2_jit_stack_free(s->stack);
+    mem_free(s);
+}
+
+void splitter_start(splitter *s, const void *bytes, size_t n)
+{
+    s->at = s->stretch_end = bytes;
+    s->end = n ? s->at + n : s->at;
+}
+
+/* JIT code gave up for want of stack or steps: once more with a big stack, then the interpreter without
+ * limits. */
+static int match_stubborn(splitter *s, size_t n)
+{
+    enum { BIG_STACK = 256 << 20 };
+    if (!s->stack) s->stack = pcre2_jit_stack_create(1 << 16, BIG_STACK, NULL);
+    pcre2_set_match_limit(s->context, UINT32_MAX);
+    pcre2_set_heap_limit(s->context, UINT32_MAX);
+    int found = PCRE2_ERROR_JIT_STACKLIMIT;
+    if (s->stack && s->pattern->jit) {
+        pcre2_jit_stack_assign(s->context, NULL, s->stack);
+        found = pcre2_jit_match(s->pattern->code, s->at, n, 0, 0, s->match, s->context);
+    }
+    if (found < 0 && found != PCRE2_ERROR_NOMATCH)
+        found = pcre2_match(s->pattern->code, s->at, n, 0, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, s->match,
+                            s->context);
+    return found;
+}
+
+status splitter_next(splitter *s, const u8 **piece, size_t *bytes)
+{
+    *piece = s->at;
+    size_t left = (size_t)(s->end - s->at), length;
+    if (s->at == s->stretch_end && left) {
+        size_t valid = utf8_valid(s->at, left);
+        if (!valid) {
+            length = utf8_invalid(s->at, left);
+            s->at = s->stretch_end = s->at + length;
+            *bytes = length;
+            return OK;
+        }
+        s->stretch_end = s->at + valid;
+    }
+    size_t n = (size_t)(s->stretch_end - s->at);
+    if (!n) {
+        *bytes = 0;
+        return OK;
+    }
+    int found = s->pattern->jit
+                    ? pcre2_jit_match(s->pattern->code, s->at, n, 0, 0, s->match, s->context)
+                    : pcre2_match(s->pattern->code, s->at, n, 0, PCRE2_NO_UTF_CHECK, s->match, s->context);
+    if (found < 0 && found != PCRE2_ERROR_NOMATCH) found = match_stubborn(s, n);
+    if (found < 0 && found != PCRE2_ERROR_NOMATCH)
+        return fail(ERR_MEMORY, "cutting a text of %zu bytes into pieces failed (PCRE2 error %d)", n, found);
+    const PCRE2_SIZE *range = pcre2_get_ovector_pointer(s->match);
+    if (found == PCRE2_ERROR_NOMATCH)
+        length = n;
+    else if (range[0])
+        length = range[0]; // a gap: the next call finds this match again, at its start
+    else
+        length = range[1] ? range[1] : utf8_character(s->at, n); // an empty match must not stand still
+    s->at += length;
+    *bytes = length;
+    return OK;
+}
