@@ -342,6 +342,13 @@ static void test_reuse(void **state)
     u64 first = dataset_hash(d);
     dataset_close(d);
 
+    toy_text("out/train-00000.bin", "damage"); // is noticed and made good
+    assert_ok(dataset_build(&o, &t, &r));
+    assert_false(r.reused);
+    assert_ok(dataset_open(out, &d));
+    assert_true(dataset_hash(d) == first);
+    dataset_close(d);
+
     toy_text("text", "now some other text\n");
     snprintf(wanted, sizeof wanted,
              "%s: already holds data built from other files or in another way; name another folder, or "
@@ -444,6 +451,48 @@ static void test_faults(void **state)
         }
         assert_ok(tree_remove(out));
     }
+}
+
+/* Another process builds the same while we do: its folder stays, ours goes, and that is no error. */
+typedef struct rival {
+    const char *in, *out;
+    bool done;
+} rival;
+
+static bool build_meanwhile(void *p, const build_progress *now)
+{
+    rival *r = p;
+    if (strcmp(now->phase, "encoding") || r->done) return true;
+    r->done = true;
+    token_source t = toy_tokens();
+    char built[512];
+    snprintf(built, sizeof built, "%s-rival", r->out);
+    assert_ok(dataset_build(
+        &(build_options){.train = &r->in, .train_count = 1, .out = built, .validation = "0"}, &t, NULL));
+    assert_int_equal(rename(built, r->out), 0);
+    return true;
+}
+
+static void test_rival(void **state)
+{
+    (void)state;
+    token_source t = toy_tokens();
+    char in[512], out[512];
+    strcpy(in, toy_text("text", "some text to build from\n"));
+    strcpy(out, toy_path("out"));
+    rival r = {in, out, false};
+    build_options o = {.train = &r.in,
+                       .train_count = 1,
+                       .out = out,
+                       .validation = "0",
+                       .progress = build_meanwhile,
+                       .progress_context = &r};
+    assert_ok(dataset_build(&o, &t, NULL));
+    assert_true(r.done);
+    dataset *d;
+    assert_ok(dataset_open(out, &d));
+    dataset_close(d);
+    assert_int_equal(system(message("ls -d %s.* 2>/dev/null", out)) != 0, 1); // nothing else is left
 }
 
 static bool stop_at_once(void *count, const build_progress *p)
@@ -610,11 +659,21 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_cut),           T(test_cut_auto),   T(test_binary),
-        T(test_sources),       T(test_build),      T(test_threads),
-        T(test_validation),    T(test_reuse),      T(test_build_refusals),
-        T(test_faults),        T(test_stop),       T(test_flip_every_byte),
-        T(test_open_refusals), T(test_shard_lies),
+        T(test_cut),
+        T(test_cut_auto),
+        T(test_binary),
+        T(test_sources),
+        T(test_build),
+        T(test_threads),
+        T(test_validation),
+        T(test_reuse),
+        T(test_build_refusals),
+        T(test_faults),
+        T(test_rival),
+        T(test_stop),
+        T(test_flip_every_byte),
+        T(test_open_refusals),
+        T(test_shard_lies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -280,52 +280,86 @@ static bool folder_is_empty(const char *path)
     return empty;
 }
 
-/* Looks at what is in OUT's place. *reused: it is what would be built. */
-static status check_out(const build_options *o, json_t *recipe, const build_plan *p, build_result *r)
+static bool holds_recipe(const char *folder, json_t *recipe, manifest *out)
 {
-    r->reused = false;
-    if (!path_exists(o->out)) return OK;
+    status s = dataset_is(folder) ? manifest_read(folder, out) : fail(ERR_INPUT, "no data set");
+    const bool equal = !s && json_equal(out->recipe, recipe);
+    if (!s && !equal) manifest_free(out);
+    status_drop(s); // damaged is as good as absent
+    return equal;
+}
+
+/* What stands in OUT's place: reused in *r if it is what would be built and undamaged. *replace: it is to
+ * make way (because the user said so, or because it is a damaged copy of what would be built). */
+static status check_out(const build_options *o, json_t *recipe, const build_plan *p, build_result *r,
+                        bool *replace)
+{
+    *replace = false;
+    if (!path_exists(o->out) || folder_is_empty(o->out)) return OK;
     if (!path_is_dir(o->out))
         return fail(ERR_INPUT, "%s: in the way: a file, not a folder; name another folder for the data",
                     o->out);
-    if (!dataset_is(o->out)) {
-        if (folder_is_empty(o->out)) return OK;
+    if (!dataset_is(o->out))
         return fail(ERR_INPUT,
                     "%s: in the way: a folder with other things in it; name a new folder for the data",
                     o->out);
-    }
     manifest old;
-    status s = manifest_read(o->out, &old);
-    if (!s) {
-        r->reused = json_equal(old.recipe, recipe);
-        if (r->reused) fill_result(r, p, &old);
+    dataset *d;
+    *replace = o->replace;
+    if (holds_recipe(o->out, recipe, &old)) {
+        fill_result(r, p, &old);
         manifest_free(&old);
+        status damaged = dataset_open(o->out, &d);
+        r->reused = !damaged;
+        *replace = damaged;
+        if (!damaged) dataset_close(d);
+        status_drop(damaged);
+        return OK;
     }
-    status_drop(s); // damaged: not reusable
-    if (r->reused || o->replace) return OK;
+    if (o->replace) return OK;
     return fail(ERR_INPUT,
                 "%s: already holds data built from other files or in another way; name another folder, or "
                 "replace it with --force",
                 o->out);
 }
 
-/* Puts FOLDER in OUT's place. An old data set steps aside first and comes back if that fails. */
-static status move_into_place(const char *folder, const char *out)
+/* Puts FOLDER in OUT's place, where at most an empty folder is. If another process has just built the same
+ * there, its work is as good as ours. */
+static status move_in(const char *folder, const char *out, json_t *recipe)
 {
-    char *aside = NULL, *parent = strdup(out);
-    if (!parent || asprintf(&aside, "%s.old-%ld", out, (long)getpid()) < 0)
-        return free(parent), fail(ERR_MEMORY, "out of memory");
-    const bool old = path_exists(out);
-    status s = old ? path_rename(out, aside) : OK;
+    manifest theirs;
+    status s = path_rename(folder, out);
+    if (!s || !holds_recipe(out, recipe, &theirs)) return s;
+    manifest_free(&theirs);
+    status_drop(s);
+    return tree_remove(folder);
+}
+
+/* Puts FOLDER in the place of the data set OUT, which steps aside first and comes back if that fails. */
+static status move_in_replacing(const char *folder, const char *out)
+{
+    char *aside = NULL;
+    if (asprintf(&aside, "%s.old-%ld", out, (long)getpid()) < 0) return fail(ERR_MEMORY, "out of memory");
+    status s = path_rename(out, aside);
     if (!s) {
         s = path_rename(folder, out);
-        if (s && old) status_drop(path_rename(aside, out));
-        if (!s && old) s = tree_remove(aside);
+        if (s)
+            status_drop(path_rename(aside, out));
+        else
+            s = tree_remove(aside);
     }
+    free(aside);
+    return s;
+}
+
+static status move_into_place(const char *folder, const char *out, json_t *recipe, bool replace)
+{
+    char *parent = strdup(out);
+    if (!parent) return fail(ERR_MEMORY, "out of memory");
+    status s = replace ? move_in_replacing(folder, out) : move_in(folder, out, recipe);
     char *slash = strrchr(parent, '/');
     if (slash) slash[slash == parent] = 0;
     if (!s) s = dir_sync(slash ? parent : ".");
-    free(aside);
     free(parent);
     return s;
 }
@@ -344,7 +378,7 @@ static status check_source(const build_options *o, const token_source *t)
 }
 
 static status build_into(const build_options *o, const token_source *t, const build_plan *p, json_t *recipe,
-                         const char *out, build_result *r)
+                         const char *out, bool replace, build_result *r)
 {
     builder b = {.o = o, .t = t, .plan = p};
     if (asprintf(&b.folder, "%s.tmp-%ld", out, (long)getpid()) < 0) return fail(ERR_MEMORY, "out of memory");
@@ -353,7 +387,7 @@ static status build_into(const build_options *o, const token_source *t, const bu
     if (!s) s = builder_open(&b);
     if (!s) b.m.recipe = json_incref(recipe);
     if (!s) s = write_folder(&b);
-    if (!s) s = move_into_place(b.folder, out);
+    if (!s) s = move_into_place(b.folder, out, recipe, replace);
     if (s)
         status_drop(tree_remove(b.folder));
     else
@@ -372,11 +406,12 @@ status dataset_build(const build_options *o, const token_source *t, build_result
     if (!out) return fail(ERR_MEMORY, "out of memory");
     for (size_t n = strlen(out); n > 1 && out[n - 1] == '/';) out[--n] = 0;
     json_t *recipe = NULL;
+    bool replace = false;
     status s = plan_find(o, &plan);
     if (!s && !(recipe = make_recipe(o, t, &plan.files))) s = fail(ERR_MEMORY, "out of memory");
-    if (!s) s = check_out(o, recipe, &plan, &r);
+    if (!s) s = check_out(o, recipe, &plan, &r, &replace);
     if (!s && !r.reused) s = plan_cut(o, &plan);
-    if (!s && !r.reused) s = build_into(o, t, &plan, recipe, out, &r);
+    if (!s && !r.reused) s = build_into(o, t, &plan, recipe, out, replace, &r);
     if (!s && result) *result = r;
     if (recipe) json_decref(recipe);
     plan_free(&plan);

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "data/document.h"
 #include "data/dataset.h"
+#include "text/utf8.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -14,30 +15,12 @@
 
 enum { SAMPLE_BYTES = 1 << 16 };
 
-/* Length of the valid UTF-8 sequence at P (N bytes left), 0 if there is none (RFC 3629: no surrogates, no
- * overlong forms, at most U+10FFFF). */
-static i64 utf8_length(const u8 *p, i64 n)
-{
-    if (p[0] < 0x80) return 1;
-    i64 length = p[0] >= 0xc2 && p[0] < 0xe0   ? 2
-                 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3
-                 : p[0] >= 0xf0 && p[0] < 0xf5 ? 4
-                                               : 0;
-    if (!length || n < length) return 0;
-    u8 low = p[0] == 0xe0 ? 0xa0 : p[0] == 0xf0 ? 0x90 : 0x80;
-    u8 high = p[0] == 0xed ? 0x9f : p[0] == 0xf4 ? 0x8f : 0xbf;
-    if (p[1] < low || p[1] > high) return 0;
-    for (i64 i = 2; i < length; i++)
-        if ((p[i] & 0xc0) != 0x80) return 0;
-    return length;
-}
-
 bool looks_binary(const u8 *data, i64 bytes)
 {
     i64 n = MIN(bytes, (i64)SAMPLE_BYTES), strange = 0;
     if (!n || !memchr(data, 0, (size_t)n)) return false;
     for (i64 i = 0; i < n;) {
-        i64 length = utf8_length(data + i, n - i);
+        i64 length = (i64)utf8_character(data + i, (size_t)(n - i));
         u8 c = data[i];
         bool control = (c < 0x20 && !(c >= '\b' && c <= '\r') && c != 0x1b) || c == 0x7f;
         if (length && !control) {
