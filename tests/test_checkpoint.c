@@ -2,6 +2,7 @@
  * moment, the run's folder still holds a whole checkpoint with the right bytes; every flipped byte is named.
  */
 #include "base/file.h"
+#include "base/random.h"
 #include "train/checkpoint.h"
 #include <fcntl.h>
 #include <setjmp.h>
@@ -421,6 +422,44 @@ static void test_killed_at_every_k(void **state)
     assert_int_equal(kills, 9 + 7 + 2); // one fsync more: opening syncs the folder that holds the run's
 }
 
+/* Saves step after step until it is killed. */
+static int save_forever(const char *dir)
+{
+    checkpoint_store *store;
+    char *path;
+    i64 step;
+    status s = checkpoint_open(dir, &(checkpoint_options){.keep = 50}, &store);
+    if (!s) s = checkpoint_latest(dir, NULL, NULL, &path, &step);
+    while (!s) s = save(store, ++step);
+    fprintf(stderr, "%s\n", s->message);
+    return 1;
+}
+
+/* Killed at any moment of a save, for 60 moments: what stands is whole, what was there is not lost, and the
+ * next process goes on from it. */
+static void test_killed_at_any_moment(void **state)
+{
+    (void)state;
+    char *arguments[] = {"test_checkpoint", "forever", run, NULL}, next[40];
+    unsetenv("KEEL_FAULT");
+    i64 before = -1;
+    for (int i = 0; i < 60; i++) {
+        pid_t pid;
+        int how;
+        assert_int_equal(posix_spawn(&pid, "/proc/self/exe", NULL, NULL, arguments, environ), 0);
+        snprintf(next, sizeof next, "step_%lld", (long long)before + 1);
+        for (int wait = 0; wait < 100000 && !path_exists(at(next)); wait++) usleep(100);
+        usleep((useconds_t)(random_bits(1, 2, 3, (u64)i) % 3000)); // a save takes about one millisecond
+        assert_int_equal(kill(pid, SIGKILL), 0);
+        assert_int_equal(waitpid(pid, &how, 0), pid);
+        assert_true(WIFSIGNALED(how)); // it did not end by itself, that is, fail
+        i64 found = latest();
+        assert_string_equal(said, "");
+        assert_true(found > before);
+        before = found;
+    }
+}
+
 static int set_up(void **state)
 {
     (void)state;
@@ -443,6 +482,7 @@ static int end(void **state)
 
 int main(int argc, char **argv)
 {
+    if (argc == 3) return save_forever(argv[2]);
     if (argc == 4) return child(argv[2], argv[3]);
 #define CASE(name) cmocka_unit_test_setup(test_##name, set_up)
     const struct CMUnitTest tests[] = {
@@ -457,6 +497,7 @@ int main(int argc, char **argv)
         CASE(every_fault_fails_cleanly),
         CASE(killed_at_every_k),
         CASE(messages),
+        CASE(killed_at_any_moment),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -363,6 +363,25 @@ static void test_flip_every_bit(void **state)
     free(exact);
 }
 
+/* Without memory: a status, nothing leaked (ASan), and the next try succeeds. */
+static void test_every_allocation(void **state)
+{
+    (void)state;
+    st_file *f;
+    i64 k = 1;
+    assert_ok(st_save(in_folder("memory"), two, 2, about, 1, NULL));
+    for (;; k++) {
+        fault_set(FAULT_ALLOC, k);
+        status s = st_open(in_folder("memory"), &f);
+        fault_set(FAULT_ALLOC, 0);
+        if (!s) break;
+        assert_int_equal(s->code, ERR_MEMORY);
+        status_drop(s);
+    }
+    assert_int_equal(k, 3); // the mapping, the arena
+    st_close(f);
+}
+
 static int set_up(void **state) { return (void)state, !mkdtemp(folder); }
 static int tear_down(void **state)
 {
@@ -378,7 +397,7 @@ int main(void)
         cmocka_unit_test(test_odd_but_allowed), cmocka_unit_test(test_exact_bytes),
         cmocka_unit_test(test_digest_is_xxh3),  cmocka_unit_test(test_big_in_pieces),
         cmocka_unit_test(test_writer_misuse),   cmocka_unit_test(test_every_fault),
-        cmocka_unit_test(test_flip_every_bit),
+        cmocka_unit_test(test_flip_every_bit),  cmocka_unit_test(test_every_allocation),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
