@@ -1,9 +1,11 @@
 /* The one list of operations: prototypes, table, checks, benchmarks and the reference page come from it. */
 #pragma once
-#define OP_LIST(OP)                                                                                            \
-    OP(rms_norm)                                                                                               \
-    OP(rms_norm_grad)                                                                                          \
-    OP(sum)                                                                                                    \
-    OP(accumulate)                                                                                             \
-    OP(split)                                                                                                  \
-    OP(concat)
+#define OP_LIST(OP)                                                                                          \
+    OP(rms_norm)                                                                                             \
+    OP(rms_norm_grad)                                                                                        \
+    OP(sum)                                                                                                  \
+    OP(accumulate)                                                                                           \
+    OP(split)                                                                                                \
+    OP(concat)                                                                                               \
+    OP(layer_norm)                                                                                           \
+    OP(layer_norm_grad)

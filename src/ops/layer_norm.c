@@ -1,0 +1,305 @@
+/* layer_norm: give every row mean 0 and variance 1, then a gain and a bias.
+ *
+ *   y  = gain z + bias,   z = (x - m) s,   m = mean x,   s = (mean (x - m)^2 + eps)^(-1/2)     x, y [rows, n]
+ *   dx = s (g - mean g - z mean(g z)),  g = gain dy       dm/dx_j = 1/n, ds/dx_j = -s^3 (x_j - m) / n
+ *   dgain = sum over rows of dy z,  dbias = sum over rows of dy
+ *
+ * Source:   Ba, Kiros and Hinton, arXiv:1607.06450; eps inside the root and variance over n (not n - 1), as
+ * usual. Numerics: f32. Two passes over the row, since mean x^2 - m^2 cancels for a stream with a large mean.
+ * The second pass also measures what rounding left in the first one's mean, and takes it off again. mean and
+ * s are saved, z is recomputed.
+ */
+#include "ops/op.h"
+#include <math.h>
+#include <string.h>
+
+static status infer(op_build *b)
+{
+    const tensor *x = b->n->in[0];
+    for (int i = 1; i < 3; i++) {
+        const tensor *t = b->n->in[i];
+        TRY(need(b, !t || (t->ndim == 1 && t->dim[0] == cols(x)), "%s must be [%lld]",
+                 i == 1 ? "gain" : "bias", (long long)cols(x)));
+    }
+    TRY(out_act(b, 0, x));
+    TRY(out_shape(b, 1, DT_F32, 2, (i64[]){rows_of(x), 1}));
+    return out_shape(b, 2, DT_F32, 2, (i64[]){rows_of(x), 1});
+}
+
+static void vjp(graph *g, const node *op, tensor *const *dout, tensor **din)
+{
+    node *d = g_node_from(g, OP_layer_norm_grad,
+                          IN(op->in[0], op->in[1], op->in[2], op->out[1], op->out[2], dout[0]), op);
+    for (int i = 0; i < 3; i++) din[i] = g_out(d, i);
+}
+
+static void reference(const op_call64 *c)
+{
+    i64 n = cols(c->node->in[0]);
+    const double *x = c->in[0], *gain = c->in[1], *bias = c->in[2];
+    for (i64 r = 0; r < rows_of(c->node->in[0]); r++, x += n) {
+        double m = 0, variance = 0, s;
+        for (i64 j = 0; j < n; j++) m += x[j] / (double)n;
+        for (i64 j = 0; j < n; j++) variance += (x[j] - m) * (x[j] - m) / (double)n;
+        s = 1 / sqrt(variance + attr(c->node, "eps"));
+        for (i64 j = 0; j < n; j++)
+            c->out[0][r * n + j] = (gain ? gain[j] : 1) * (x[j] - m) * s + (bias ? bias[j] : 0);
+        c->out[1][r] = m;
+        c->out[2][r] = s;
+    }
+}
+
+/* y = gain (x - m) s + bias; GAIN, BIAS may be NULL. */
+static void affine(float *restrict y, const float *restrict x, const float *restrict gain,
+                   const float *restrict bias, float m, float rest, float s, i64 n)
+{
+    if (gain && bias)
+        for (i64 j = 0; j < n; j++) y[j] = ((x[j] - m) - rest) * s * gain[j] + bias[j];
+    else if (gain)
+        for (i64 j = 0; j < n; j++) y[j] = ((x[j] - m) - rest) * s * gain[j];
+    else if (bias)
+        for (i64 j = 0; j < n; j++) y[j] = ((x[j] - m) - rest) * s + bias[j];
+    else
+        for (i64 j = 0; j < n; j++) y[j] = ((x[j] - m) - rest) * s;
+}
+
+static void cpu(const op_call *c)
+{
+    i64 n = c->in[0].n;
+    float eps = (float)attr(c->node, "eps");
+#pragma omp parallel for schedule(static)
+    for (i64 r = 0; r < c->in[0].rows; r++) {
+        const float *x = row_in(c, 0, r);
+        float *y = row_out(c, 0, r), sum = 0, rest = 0, square = 0;
+#pragma omp simd reduction(+ : sum)
+        for (i64 j = 0; j < n; j++) sum += x[j];
+        float m = sum / (float)n;
+#pragma omp simd reduction(+ : rest, square)
+        for (i64 j = 0; j < n; j++) {
+            float t = x[j] - m;
+            rest += t;
+            square += t * t;
+        }
+        rest /= (float)n;
+        float variance = square / (float)n - rest * rest;
+        float s = 1 / sqrtf((variance > 0 ? variance : variance * 0) + eps); // NaN stays
+        affine(y, x, c->in[1].p, c->in[2].p, m, rest, s, n);
+        row_done(c, 0, r, y);
+        ((float *)c->out[1].p)[r * c->out[1].stride] = m + rest;
+        ((float *)c->out[2].p)[r * c->out[2].stride] = s;
+    }
+}
+
+static op_cost cost(const node *op) { return (op_cost){8.0 * (double)count(op->in[0]), traffic(op)}; }
+
+static const op_case cases[] = {
+    {"typical", "x=64x768 gain=768 bias=768 f32 bf16"},
+    {"no bias", "x=64x768 gain=768 f32 bf16"},
+    {"no gain", "x=33x256 bias=256 f32 bf16"},
+    {"bare", "x=64x96 f32 bf16"},
+    {"one row", "x=1x17 gain=17 bias=17 f32 bf16"},
+    {"one value", "x=3x1 gain=1 bias=1 f32"},
+    {"vector tail", "x=5x129 gain=129 bias=129 f32 bf16"},
+    {"large eps", "x=7x64 gain=64 bias=64 eps=0.01 f32"},
+    {"outlier", "x=4x64 gain=64 bias=64 fill.x=big f32 bf16 grad=0"},
+    {"bench", "x=2048x768 gain=768 bias=768 bf16 bench"},
+    {"exact", "x=4x64 gain=64 bias=64 eps=0.25 fill.x=one fill.gain=ints fill.bias=ints f32 bf16 tol=0"},
+    {0},
+};
+
+static double change_after(law *l, double factor, double shift)
+{
+    i64 n = law_count(l, "x");
+    double worst = 0, first[64 * 8], *x = law_in(l, "x");
+    memcpy(first, law_run(l, 0), sizeof(double) * (size_t)n);
+    for (i64 i = 0; i < n; i++) x[i] = factor * x[i] + shift;
+    const double *again = law_run(l, 0);
+    for (i64 i = 0; i < n; i++) worst = fmax(worst, fabs(again[i] - first[i]));
+    return worst;
+}
+static double shift_freedom(law *l) { return change_after(l, 1, 1234.5); }
+static double scale_freedom(law *l) { return change_after(l, 37.5, 0); }
+/* Without a gain every row of y has the bias's mean, and y - bias the variance 1. */
+static double moments(law *l)
+{
+    i64 n = law_count(l, "bias");
+    double worst = 0, mean = 0;
+    const double *bias = law_in(l, "bias"), *y = law_run(l, 0);
+    for (i64 j = 0; j < n; j++) mean += bias[j];
+    for (i64 r = 0; r < law_count(l, "x") / n; r++, y += n) {
+        double sum = 0, square = 0;
+        for (i64 j = 0; j < n; j++) sum += y[j], square += (y[j] - bias[j]) * (y[j] - bias[j]);
+        worst = fmax(worst, fmax(fabs(sum - mean), fabs(square - (double)n)) / (double)n);
+    }
+    return worst;
+}
+static const op_law laws[] = {
+    {"shift freedom", "x=8x64 gain=64 bias=64", shift_freedom, 1e-11},
+    {"scale freedom", "x=8x64 gain=64 bias=64 eps=1e-13", scale_freedom, 1e-11},
+    {"mean of the bias, variance 1", "x=8x64 bias=64 eps=0", moments, 1e-13},
+    {0},
+};
+
+#define NORM_ATTRS                                                                                           \
+    {                                                                                                        \
+        {                                                                                                    \
+            "eps", 1e-5, 0, 1, "added to the variance"                                                       \
+        }                                                                                                    \
+    }
+
+OP_DEF(layer_norm) = {
+    .name = "layer_norm",
+    .brief = "y = gain (x - m) s + bias, m = mean x, s = (mean (x - m)^2 + eps)^(-1/2)",
+    .source = "Ba, Kiros and Hinton, arXiv:1607.06450",
+    .in = {{"x", "[rows, n]"},
+           {"gain", "[n]", ARG_F32, .optional = true, .fill = "around1"},
+           {"bias", "[n]", ARG_F32, .optional = true}},
+    .out = {{"y", "[rows, n]"},
+            {"mean", "[rows, 1]", ARG_F32, .fixed = true},
+            {"s", "[rows, 1]", ARG_F32, .fixed = true}},
+    .attrs = NORM_ATTRS,
+    .flags = OP_CHEAP,
+    .infer = infer,
+    .vjp = vjp,
+    .reference = reference,
+    .cpu = cpu,
+    .cost = cost,
+    .cases = cases,
+    .laws = laws,
+};
+
+/* ---- the gradient; the bias comes in only to say that its gradient is wanted */
+
+static status grad_infer(op_build *b)
+{
+    TRY(out_like(b, 0, b->n->in[0]));
+    for (int i = 1; i < 3; i++)
+        if (b->n->in[i]) TRY(out_shape(b, i, DT_F32, 1, b->n->in[i]->dim));
+    return OK;
+}
+
+static void grad_reference(const op_call64 *c)
+{
+    i64 n = cols(c->node->in[0]);
+    const double *x = c->in[0], *gain = c->in[1], *m = c->in[3], *s = c->in[4], *dy = c->in[5];
+    double *dx = c->out[0], *dgain = c->out[1], *dbias = c->out[2];
+    if (dgain) memset(dgain, 0, sizeof(double) * (size_t)n);
+    if (dbias) memset(dbias, 0, sizeof(double) * (size_t)n);
+    for (i64 r = 0; r < rows_of(c->node->in[0]); r++, x += n, dy += n, dx += n) {
+        double mean_g = 0, mean_gz = 0;
+        for (i64 j = 0; j < n; j++) {
+            double z = (x[j] - m[r]) * s[r], g = (gain ? gain[j] : 1) * dy[j];
+            mean_g += g / (double)n;
+            mean_gz += g * z / (double)n;
+            if (dgain) dgain[j] += dy[j] * z;
+            if (dbias) dbias[j] += dy[j];
+        }
+        for (i64 j = 0; j < n; j++)
+            dx[j] = s[r] * ((gain ? gain[j] : 1) * dy[j] - mean_g - (x[j] - m[r]) * s[r] * mean_gz);
+    }
+}
+
+/* One row: dgain [n] and dbias [n] are added to (NULL: not wanted). */
+static void grad_row(float *restrict dx, const float *restrict x, const float *restrict dy,
+                     const float *restrict gain, float *restrict dgain, float *restrict dbias, float m,
+                     float s, i64 n)
+{
+    float sum = 0, dot = 0;
+    if (gain) {
+#pragma omp simd reduction(+ : sum, dot)
+        for (i64 j = 0; j < n; j++) {
+            float z = (x[j] - m) * s, g = gain[j] * dy[j];
+            sum += g;
+            dot += g * z;
+            dgain[j] += dy[j] * z;
+        }
+    } else {
+#pragma omp simd reduction(+ : sum, dot)
+        for (i64 j = 0; j < n; j++) sum += dy[j], dot += dy[j] * ((x[j] - m) * s);
+    }
+    if (dbias)
+        for (i64 j = 0; j < n; j++) dbias[j] += dy[j];
+    float shift = s * sum / (float)n, k = s * s * dot / (float)n;
+    if (gain)
+        for (i64 j = 0; j < n; j++) dx[j] = s * gain[j] * dy[j] - shift - k * (x[j] - m);
+    else
+        for (i64 j = 0; j < n; j++) dx[j] = s * dy[j] - shift - k * (x[j] - m);
+}
+
+static i64 padded(const op_call *c) { return round_up(c->in[0].n, 16); }
+static status grad_prepare(op_call *c)
+{
+    return want_scratch(c, (size_t)c->threads * 2 * (size_t)padded(c) * sizeof(float));
+}
+
+/* to = or += the sum of one row of PARTIAL per thread, in the order of the threads */
+static void gather(const op_call *c, int output, const float *partial, int threads)
+{
+    float *to = c->out[output].p;
+    if (!to) return;
+    for (i64 j = 0; j < c->out[output].n; j++) {
+        float sum = accumulates(c, output) ? to[j] : 0;
+        for (int t = 0; t < threads; t++) sum += partial[t * 2 * padded(c) + j];
+        to[j] = sum;
+    }
+}
+
+static void grad_cpu(const op_call *c)
+{
+    i64 n = c->in[0].n;
+    float *partial = (float *)call_scratch(c);
+    const float *mean = c->in[3].p, *s = c->in[4].p;
+    int threads = 1;
+#pragma omp parallel num_threads(c->threads)
+    {
+        i64 first, last;
+        float *dgain = partial + thread_index() * 2 * padded(c), *dbias = dgain + padded(c);
+        memset(dgain, 0, 2 * (size_t)padded(c) * sizeof *dgain);
+#pragma omp master
+        threads = omp_get_num_threads();
+        part(c->in[0].rows, thread_index(), omp_get_num_threads(), &first, &last);
+        for (i64 r = first; r < last; r++) {
+            float *dx = row_out(c, 0, r);
+            grad_row(dx, row_in(c, 0, r), row_in(c, 5, r), c->in[1].p, dgain, c->out[2].p ? dbias : NULL,
+                     mean[r * c->in[3].stride], s[r * c->in[4].stride], n);
+            row_done(c, 0, r, dx);
+        }
+    }
+    gather(c, 1, partial, threads);
+    gather(c, 2, partial + padded(c), threads);
+}
+
+static op_cost grad_cost(const node *op) { return (op_cost){14.0 * (double)count(op->in[0]), traffic(op)}; }
+
+static const op_case grad_cases[] = {
+    {"typical", "x=64x768 gain=768 bias=768 mean=64x1 s=64x1 dy=64x768 f32 bf16"},
+    {"bench", "x=2048x768 gain=768 bias=768 mean=2048x1 s=2048x1 dy=2048x768 bf16 bench"},
+    {"no bias", "x=9x129 gain=129 mean=9x1 s=9x1 dy=9x129 f32 bf16"},
+    {"no gain", "x=9x129 bias=129 mean=9x1 s=9x1 dy=9x129 f32 bf16"},
+    {"bare", "x=33x64 mean=33x1 s=33x1 dy=33x64 f32 bf16"},
+    {"one value", "x=3x1 gain=1 bias=1 mean=3x1 s=3x1 dy=3x1 f32"},
+    {0},
+};
+
+OP_DEF(layer_norm_grad) = {
+    .name = "layer_norm_grad",
+    .brief =
+        "dx = s (g - mean g - z mean(g z)), dgain = sum dy z, dbias = sum dy; g = gain dy, z = (x - m) s",
+    .in = {{"x", "[rows, n]"},
+           {"gain", "[n]", ARG_F32, .optional = true, .fill = "around1"},
+           {"bias", "[n]", ARG_F32, .optional = true},
+           {"mean", "[rows, 1]", ARG_F32},
+           {"s", "[rows, 1]", ARG_F32, .fill = "positive"},
+           {"dy", "[rows, n]"}},
+    .out = {{"dx", "[rows, n]"},
+            {"dgain", "[n]", ARG_F32, .optional = true},
+            {"dbias", "[n]", ARG_F32, .optional = true}},
+    .attrs = NORM_ATTRS,
+    .flags = OP_ACCUMULATES,
+    .infer = grad_infer,
+    .reference = grad_reference,
+    .cpu = grad_cpu,
+    .prepare = grad_prepare,
+    .cost = grad_cost,
+    .cases = grad_cases,
+};
