@@ -8,4 +8,8 @@
     OP(split)                                                                                                \
     OP(concat)                                                                                               \
     OP(layer_norm)                                                                                           \
-    OP(layer_norm_grad)
+    OP(layer_norm_grad)                                                                                      \
+    OP(activation)                                                                                           \
+    OP(activation_grad)                                                                                      \
+    OP(gated)                                                                                                \
+    OP(gated_grad)
