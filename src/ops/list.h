@@ -12,4 +12,7 @@
     OP(activation)                                                                                           \
     OP(activation_grad)                                                                                      \
     OP(gated)                                                                                                \
-    OP(gated_grad)
+    OP(gated_grad)                                                                                           \
+    OP(joint)                                                                                                \
+    OP(scale)                                                                                                \
+    OP(cast)
