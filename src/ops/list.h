@@ -15,4 +15,7 @@
     OP(gated_grad)                                                                                           \
     OP(joint)                                                                                                \
     OP(scale)                                                                                                \
-    OP(cast)
+    OP(cast)                                                                                                 \
+    OP(embedding)                                                                                            \
+    OP(embedding_grad)                                                                                       \
+    OP(rows_merge)
