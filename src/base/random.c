@@ -28,9 +28,11 @@ u64 random_stream(const char *name)
     return mix(h);
 }
 
+u64 random_key(u64 seed, u64 stream) { return mix(seed + 0x9E3779B97F4A7C15u) ^ stream; }
+
 static philox draw(u64 seed, u64 stream, u64 step, u64 index)
 {
-    return philox4x32(mix(seed + 0x9E3779B97F4A7C15u) ^ stream, index, step);
+    return philox4x32(random_key(seed, stream), index, step);
 }
 
 static double unit(u32 a, u32 b) { return (double)(((u64)a << 32 | b) >> 11) * 0x1p-53; }

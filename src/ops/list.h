@@ -18,4 +18,5 @@
     OP(cast)                                                                                                 \
     OP(embedding)                                                                                            \
     OP(embedding_grad)                                                                                       \
-    OP(rows_merge)
+    OP(rows_merge)                                                                                           \
+    OP(dropout)
