@@ -39,7 +39,7 @@ typedef enum st_dtype {
 #undef ST
         ST_DTYPE_COUNT
 } st_dtype;
-enum { ST_MAX_DIMS = 8 };
+enum { ST_MAX_DIMS = 8, ST_HEADER_LIMIT = 100000000 };
 
 const char *st_dtype_name(st_dtype t); // "BF16", as in the header
 i64 st_dtype_bytes(st_dtype t);        // of one element
@@ -77,6 +77,9 @@ static inline bool st_aligned(const st_entry *e)
 {
     return !((uintptr_t)e->data % (size_t)st_dtype_bytes(e->dtype));
 }
+
+/* The bytes its type and dimensions ask for; the caller knows that they do not overflow. */
+i64 st_entry_bytes(const st_entry *e);
 
 /* ---- writing. A failed call gives the writer up: do not touch it again. */
 typedef struct st_writer st_writer;

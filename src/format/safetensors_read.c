@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADER_LIMIT = 100000000 };
-
 struct st_file {
     arena *arena;
     file_map map; // data NULL when the memory is borrowed
@@ -192,10 +190,10 @@ static status parse(st_file *f, const u8 *p, size_t bytes)
     u64 n = 0;
     if (bytes < 8) return bad(f, NULL, "%zu bytes; a safetensors file has at least 10", bytes);
     for (int i = 7; i >= 0; i--) n = n << 8 | p[i];
-    if (n > HEADER_LIMIT)
+    if (n > ST_HEADER_LIMIT)
         return bad(f, NULL,
                    "a header of %llu bytes, over the format's limit of %d; is it a safetensors file?",
-                   (unsigned long long)n, HEADER_LIMIT);
+                   (unsigned long long)n, ST_HEADER_LIMIT);
     if (n > bytes - 8)
         return bad(f, NULL, "a header of %llu bytes in a file of %zu; the file is truncated",
                    (unsigned long long)n, bytes);

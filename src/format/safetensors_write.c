@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
-enum { HEADER_LIMIT = 100000000, CHUNK_BYTES = 1 << 20 };
+enum { CHUNK_BYTES = 1 << 20 };
 
 struct st_writer {
     int fd;
@@ -39,6 +39,13 @@ void st_abandon(st_writer *w)
     if (!w) return;
     if (w->temporary && w->fd >= 0) unlink(w->temporary);
     writer_free(w);
+}
+
+i64 st_entry_bytes(const st_entry *e)
+{
+    i64 bytes = st_dtype_bytes(e->dtype);
+    for (int d = 0; d < e->n_dims; d++) bytes *= e->dims[d];
+    return bytes;
 }
 
 /* Adds an entry to HEADER; *at is where its data begin, and then where they end. */
@@ -88,10 +95,10 @@ static status make_header(const char *path, const st_entry *entries, i64 n, cons
     if (s) return s;
     size_t bytes = text ? strlen(text) : 0, padded = (bytes + 7) / 8 * 8;
     char *grown = text ? realloc(text, padded + 1) : NULL;
-    if (!grown || padded > HEADER_LIMIT) {
+    if (!grown || padded > ST_HEADER_LIMIT) {
         free(grown ? grown : text);
         return grown ? fail(ERR_FORMAT, "%s: the header takes %zu bytes; the format allows %d", path, padded,
-                            HEADER_LIMIT)
+                            ST_HEADER_LIMIT)
                      : fail(ERR_MEMORY, "%s: out of memory", path);
     }
     memset(grown + bytes, ' ', padded - bytes);
@@ -213,10 +220,6 @@ status st_save(const char *path, const st_entry *entries, i64 n, const st_pair *
 {
     st_writer *w;
     TRY(st_create(path, entries, n, metadata, n_metadata, &w));
-    for (i64 i = 0; i < n; i++) {
-        i64 bytes = st_dtype_bytes(entries[i].dtype); // the header's making has checked the product
-        for (int d = 0; d < entries[i].n_dims; d++) bytes *= entries[i].dims[d];
-        TRY(st_write(w, entries[i].data, (size_t)bytes));
-    }
+    for (i64 i = 0; i < n; i++) TRY(st_write(w, entries[i].data, (size_t)st_entry_bytes(&entries[i])));
     return st_commit(w, sum);
 }

@@ -180,14 +180,6 @@ static status add_file(checkpoint *c, const char *name, int *fd, char **path)
     return s;
 }
 
-/* The bytes of array E; st_attach has checked that the product does not overflow. */
-static size_t bytes_of(const st_entry *e)
-{
-    i64 bytes = st_dtype_bytes(e->dtype);
-    for (int d = 0; d < e->n_dims; d++) bytes *= e->dims[d];
-    return (size_t)bytes;
-}
-
 status checkpoint_arrays(checkpoint *c, const char *name, const st_entry *entries, i64 n,
                          const st_pair *metadata, i64 n_metadata)
 {
@@ -197,7 +189,8 @@ status checkpoint_arrays(checkpoint *c, const char *name, const st_entry *entrie
     status s = add_file(c, name, &fd, &path);
     if (!s) {
         s = st_attach(fd, path, entries, n, metadata, n_metadata, &w);
-        for (i64 i = 0; !s && i < n; i++) s = st_write(w, entries[i].data, bytes_of(&entries[i]));
+        for (i64 i = 0; !s && i < n; i++)
+            s = st_write(w, entries[i].data, (size_t)st_entry_bytes(&entries[i]));
         if (!s) s = st_end(w, &c->files[c->n_files - 1].sum);
         free(path);
     }
