@@ -11,8 +11,10 @@
 /* ---- sum */
 static status sum_infer(op_build *b)
 {
-    for (int i = 1; i < b->n->n_in; i++)
+    for (int i = 1; i < b->n->n_in; i++) {
+        TRY(need(b, b->n->in[i], "input %d is missing before a later one", i));
         TRY(need(b, same_shape(b->n->in[0], b->n->in[i]), "input %d has another shape", i));
+    }
     return out_like(b, 0, b->n->in[0]);
 }
 static void sum_vjp(graph *g, const node *op, tensor *const *dout, tensor **din)
@@ -192,7 +194,9 @@ static status concat_infer(op_build *b)
     i64 dim[MAX_DIMS], total = 0;
     memcpy(dim, x->dim, sizeof dim);
     for (int i = 0; i < b->n->n_in; i++) {
+        TRY(need(b, b->n->in[i], "input %d is missing before a later one", i));
         TRY(need(b, rows_of(b->n->in[i]) == rows_of(x), "input %d has other rows", i));
+        TRY(need(b, b->n->in[i]->dtype == x->dtype, "input %d has another dtype", i));
         total += cols(b->n->in[i]);
     }
     dim[x->ndim - 1] = total;

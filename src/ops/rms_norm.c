@@ -135,6 +135,14 @@ OP_DEF(rms_norm) = {
 
 static status grad_infer(op_build *b)
 {
+    const tensor *x = b->n->in[0], *gain = b->n->in[1], *s = b->n->in[2];
+    i64 heads = (i64)attr(b->n, "heads"), n = cols(x);
+    TRY(need(b, n % heads == 0, "rows of %lld do not divide into %lld heads", (long long)n, (long long)heads));
+    TRY(need(b, !gain || (gain->ndim == 1 && gain->dim[0] == n / heads), "gain must be [%lld]",
+             (long long)(n / heads)));
+    TRY(need(b, cols(s) == heads && rows_of(s) == rows_of(x), "s must be [%lld, %lld]", (long long)rows_of(x),
+             (long long)heads));
+    TRY(need(b, same_shape(x, b->n->in[3]), "dy must have the shape of x"));
     TRY(out_like(b, 0, b->n->in[0]));
     return b->n->in[1] ? out_shape(b, 1, DT_F32, 1, b->n->in[1]->dim) : OK;
 }
