@@ -9,7 +9,9 @@
 
 #define OP_COMMANDS(COMMAND)                                                                                 \
     COMMAND(list, "list the operations: inputs, outputs, attributes")                                        \
-    COMMAND(check, "prove kernels and gradients against the definitions")
+    COMMAND(check, "prove kernels and gradients against the definitions")                                    \
+    COMMAND(bench, "time operations, as shares of the machine's peaks")                                      \
+    COMMAND(eval, "run one operation on the tensors of a file")
 #define COMMAND(name, help) status op_##name##_verb(int argc, char **argv);
 OP_COMMANDS(COMMAND)
 #undef COMMAND

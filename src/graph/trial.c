@@ -149,33 +149,57 @@ static status fill_values(const char *fill, u64 stream, const tensor *t, double 
 
 /* ---- trials */
 
-static status trial_values(trial *t, const op_def *def, const char *line)
+/* The inputs' values: those given (rounded to their storage unless exact), or made from the case's line. */
+static status input_values(trial *t, const op_def *def, const char *line, const trial_given *given)
 {
-    u64 stream = random_stream(line);
+    u64 stream = line ? random_stream(line) : 0;
     for (int i = 0; i < MAX_IN; i++) {
-        if (!t->in[i]) continue;
-        t->value[i] = arena_array(t->arena, double, count(t->in[i]));
-        TRY(wrap(
-            fill_values(t->spec.in[i].fill, stream ^ random_stream(def->in[i].name), t->in[i], t->value[i]),
-            "case of %s", def->name));
-    }
-    for (int i = 0; i < MAX_IN; i++)
-        if (t->in[i] && t->in[i]->dtype == DT_I32) TRY(index_check(t->n, i, t->value[i]));
-    for (int i = 0; i < MAX_OUT; i++) {
-        if (!t->seed[i]) continue;
-        t->seed_value[i] = arena_array(t->arena, double, count(t->seed[i]));
-        TRY(fill_values("normal", stream ^ random_stream(def->out[i].name), t->seed[i], t->seed_value[i]));
+        const tensor *in = t->in[i];
+        if (!in) continue;
+        double *x = t->value[i] = arena_array(t->arena, double, count(in));
+        for (i64 k = 0; given && k < count(in); k++)
+            x[k] = given->exact ? given->in[i][k] : round_to(given->in[i][k], in->dtype);
+        if (!given)
+            TRY(wrap(fill_values(t->spec.in[i].fill, stream ^ random_stream(def->in[i].name), in, x),
+                     "case of %s", def->name));
+        if (in->dtype == DT_I32) TRY(index_check(t->n, i, x));
     }
     return OK;
 }
 
-static status trial_backward(trial *t, const op_def *def)
+static status seed_values(trial *t, const op_def *def, const char *line, const trial_given *given)
+{
+    u64 stream = line ? random_stream(line) : 0;
+    for (int i = 0; i < MAX_OUT; i++) {
+        const tensor *seed = t->seed[i];
+        if (!seed) continue;
+        double *x = t->seed_value[i] = arena_array(t->arena, double, count(seed));
+        for (i64 k = 0; given && k < count(seed); k++)
+            x[k] = given->exact ? given->seed[i][k] : round_to(given->seed[i][k], seed->dtype);
+        if (!given) TRY(fill_values("normal", stream ^ random_stream(def->out[i].name), seed, x));
+    }
+    return OK;
+}
+
+static status seed_fits(const op_def *def, int i, const tensor *out, const case_input *given)
+{
+    if (given->ndim == out->ndim && !memcmp(given->dim, out->dim, sizeof *out->dim * (size_t)out->ndim))
+        return OK;
+    return fail(ERR_INPUT,
+                "%s: grad.%s must have the shape of output %s: %lld rows of %lld, as many axes (%d)",
+                def->name, def->out[i].name, def->out[i].name, (long long)rows_of(out), (long long)cols(out),
+                out->ndim);
+}
+
+static status trial_backward(trial *t, const op_def *def, const trial_given *given)
 {
     tensor *outputs[MAX_OUT], *seeds[MAX_OUT];
     int n = 0;
     for (int i = 0; i < t->n->n_out; i++) {
         tensor *out = t->n->out[i];
         if (!out || out->dtype == DT_I32 || def->out[i].fixed || def->flags & OP_LOSS) continue;
+        if (given && !given->seed[i]) continue;
+        if (given) TRY(seed_fits(def, i, out, &given->seed_shape[i]));
         char *path = arena_printf(t->arena, "grad.%s", def->out[i].name);
         t->seed[i] = g_input(t->g, path, out->dtype, out->ndim, out->dim);
         outputs[n] = out;
@@ -198,42 +222,65 @@ static void trial_accumulate(trial *t, const op_def *def)
     }
 }
 
-static status trial_build(trial *t, op_id op, const op_def *def, const char *line, dtype act, int what)
+/* The leaves and the node; outputs are kept before graph_backward, which prunes what nobody reads. */
+static status trial_node(trial *t, op_id op, const op_def *def, dtype act, bool backward)
 {
     int n_in = 0;
-    TRY(case_parse(def, line, &t->spec));
     t->g = graph_new(t->arena, &(graph_options){.act = act, .stream = act});
     for (int i = 0; i < MAX_IN && def->in[i].name; i++) {
         const op_arg *a = &def->in[i];
         if (!t->spec.in[i].present) continue;
         dtype type = a->kind == ARG_I32 ? DT_I32 : a->kind == ARG_F32 ? DT_F32 : act;
         t->in[i] = g_input(t->g, a->name, type, t->spec.in[i].ndim, t->spec.in[i].dim);
-        t->in[i]->wants_grad = type != DT_I32 && !a->fixed && (what & TRIAL_BACKWARD);
+        t->in[i]->wants_grad = type != DT_I32 && !a->fixed && backward;
         n_in = i + 1;
     }
     t->n = g_node(t->g, op, t->in, n_in, t->spec.attrs);
     TRY(graph_status(t->g));
-    for (int i = 0; i < t->n->n_out; i++) // before graph_backward, which prunes what nobody reads
+    for (int i = 0; i < t->n->n_out; i++)
         if (t->n->out[i]) t->n->out[i]->keep = true;
-    if (what & TRIAL_BACKWARD) TRY(trial_backward(t, def));
+    return OK;
+}
+
+static status trial_build(trial *t, op_id op, const char *line, const trial_given *given, dtype act, int what)
+{
+    const op_def *def = op_table(ISA_PLAIN, op);
+    if (given)
+        t->spec = given->spec;
+    else
+        TRY(case_parse(def, line, &t->spec));
+    TRY(trial_node(t, op, def, act, what & TRIAL_BACKWARD));
+    TRY(input_values(t, def, line, given));
+    if (what & TRIAL_BACKWARD) TRY(trial_backward(t, def, given));
     if (what & TRIAL_ACCUMULATE) trial_accumulate(t, def);
     for (int i = 0; i < t->n->n_out; i++) t->out[i] = t->n->out[i]; // now perhaps a tally
     TRY(graph_verify(t->g));
-    return trial_values(t, def, line);
+    return seed_values(t, def, line, given);
 }
 
-status trial_open(op_id op, const char *line, dtype act, int what, trial **out)
+static status open_any(op_id op, const char *line, const trial_given *given, dtype act, int what, trial **out)
 {
     arena *a;
     TRY(arena_open(&a));
     trial *t = arena_new(a, trial);
     t->arena = a;
-    status s = trial_build(t, op, op_table(ISA_PLAIN, op), line, act, what);
+    t->step = given ? given->step : (step_info){.seed = 1, .step = 3};
+    status s = trial_build(t, op, line, given, act, what);
     if (s)
         trial_close(t);
     else
         *out = t;
     return s;
+}
+
+status trial_open(op_id op, const char *line, dtype act, int what, trial **out)
+{
+    return open_any(op, line, NULL, act, what, out);
+}
+
+status trial_open_given(op_id op, const trial_given *given, dtype act, trial **out)
+{
+    return open_any(op, NULL, given, act, given->backward ? TRIAL_BACKWARD : 0, out);
 }
 
 void trial_close(trial *t)
@@ -252,13 +299,12 @@ static void copy_values(double *to, const double *from, const tensor *t)
 
 status trial_oracle(trial *t)
 {
-    step_info step = {.seed = 1, .step = 3};
     if (!t->oracle) TRY(oracle_open(t->g, &t->oracle));
     for (int i = 0; i < MAX_IN; i++)
         if (t->in[i]) copy_values(oracle_data(t->oracle, t->in[i]), t->value[i], t->in[i]);
     for (int i = 0; i < MAX_OUT; i++)
         if (t->seed[i]) copy_values(oracle_data(t->oracle, t->seed[i]), t->seed_value[i], t->seed[i]);
-    return oracle_run(t->oracle, &step, true);
+    return oracle_run(t->oracle, &t->step, true);
 }
 
 static void write_leaf(const program *p, const tensor *t, const double *from)
@@ -283,12 +329,11 @@ void trial_write(const trial *t)
 
 status trial_kernel(trial *t, device *d, isa level)
 {
-    step_info step = {.seed = 1, .step = 3};
     if (!t->program)
         TRY(program_open(t->g, NULL, &(program_options){.device = d, .isa = level}, &t->program));
     trial_write(t);
-    program_run(t->program, &step, PHASE_BACKWARD);
-    program_commit(t->program, &step);
+    program_run(t->program, &t->step, PHASE_BACKWARD);
+    program_commit(t->program, &t->step);
     return OK;
 }
 

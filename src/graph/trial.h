@@ -40,10 +40,24 @@ typedef struct trial {
     tensor *in[MAX_IN], *seed[MAX_OUT]; // leaves; seeds only with TRIAL_BACKWARD
     tensor *out[MAX_OUT], *grad[MAX_IN];
     double *value[MAX_IN], *seed_value[MAX_OUT]; // what the leaves hold, already rounded to their storage
+    step_info step;                              // what ops that draw random numbers read
     oracle *oracle;
     program *program;
 } trial;
 status trial_open(op_id op, const char *line, dtype act, int what, trial **out) MUST;
+/* The same on the caller's values instead of a case's. */
+typedef struct trial_given {
+    case_spec spec;           // attrs; in[]: present and shapes (fills are not read)
+    const double *in[MAX_IN]; // dense, for every present input; copied
+    case_input seed_shape[MAX_OUT];
+    const double *seed[MAX_OUT]; // gradients of outputs; NULL: none arrives
+    bool backward;               // add the gradient
+    bool exact; // keep the values in double as they are: for trial_oracle, not for trial_kernel
+    step_info step;
+} trial_given;
+/* ERR_CONFIG: the op refuses; ERR_INPUT: an index out of range, a gradient of another shape than its output.
+ */
+status trial_open_given(op_id op, const trial_given *given, dtype act, trial **out) MUST;
 void trial_close(trial *t);
 status trial_oracle(trial *t) MUST;
 status trial_kernel(trial *t, device *d, isa level) MUST; // makes the program once, then runs it
