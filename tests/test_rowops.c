@@ -258,21 +258,34 @@ static void masks_do_not_depend_on_micro_batches(void **state)
     assert_memory_not_equal(whole, parts, sizeof *parts * 4 * 37);
 }
 
-static void nan_passes_through(void **state)
+/* Y = activation or, with DY, its gradient, of N values. */
+static void scalar_op(isa level, int kind, i64 n, float *x, float *dy, float *y)
+{
+    fixture f = fixture_open(DT_F32, DT_F32);
+    tensor *in[2] = {g_input(f.g, "x", DT_F32, 2, (i64[]){1, n}),
+                     g_input(f.g, "dy", DT_F32, 2, (i64[]){1, n})};
+    node *op = g_node(f.g, dy ? OP_activation_grad : OP_activation, in, dy ? 2 : 1, WITH({"kind", kind}));
+    assert_null(graph_status(f.g));
+    op_call call = {.in = {{x, DT_F32, 1, n, n}, {dy, DT_F32, 1, n, n}}, .out = {{y, DT_F32, 1, n, n}}};
+    run(&f, op, &call, level, 1, NULL);
+    fixture_close(&f);
+}
+static void nan_and_huge_values(void **state)
 {
     (void)state;
+    float x[33], ones[33], huge[4] = {-3e38f, -1e30f, -1e20f, 1e18f}, y[33], dx[33];
+    for (int i = 0; i < 33; i++) x[i] = i % 2 ? NAN : 1, ones[i] = 1;
     for (isa level = ISA_PLAIN; level <= best_level(); level++)
         for (int kind = 0; kind < ACTIVATION_COUNT; kind++) {
-            fixture f = fixture_open(DT_F32, DT_F32);
-            tensor *x = g_input(f.g, "x", DT_F32, 2, (i64[]){1, 33});
-            node *n = g_node(f.g, OP_activation, IN(x), WITH({"kind", kind}));
-            assert_null(graph_status(f.g));
-            float in[33], out[33];
-            for (int i = 0; i < 33; i++) in[i] = i % 2 ? NAN : 1;
-            op_call call = {.in = {{in, DT_F32, 1, 33, 33}}, .out = {{out, DT_F32, 1, 33, 33}}};
-            run(&f, n, &call, level, 1, NULL);
-            for (int i = 0; i < 33; i++) assert_int_equal(isnan(out[i]), i % 2);
-            fixture_close(&f);
+            scalar_op(level, kind, 33, x, NULL, y);
+            for (int i = 0; i < 33; i++) assert_int_equal(isnan(y[i]), i % 2);
+            scalar_op(level, kind, 4, huge, NULL, y);
+            scalar_op(level, kind, 4, huge, ones, dx);
+            for (int i = 0; i < 4; i++) {
+                double value = activation64(kind, huge[i]), slope = activation_slope64(kind, huge[i]);
+                assert_true(fabs(y[i] - value) <= 1e-6 * fabs(value) &&
+                            fabs(dx[i] - slope) <= 1e-6 * fabs(slope));
+            }
         }
 }
 
@@ -353,7 +366,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(strides_and_mixed_storage), cmocka_unit_test(ids_out_of_range),
         cmocka_unit_test(same_bits_for_any_threads), cmocka_unit_test(masks_do_not_depend_on_micro_batches),
-        cmocka_unit_test(nan_passes_through),        cmocka_unit_test(names_of_activations),
+        cmocka_unit_test(nan_and_huge_values),       cmocka_unit_test(names_of_activations),
         cmocka_unit_test(gradients_of_the_joint),    cmocka_unit_test(gradients_of_look_ups),
         cmocka_unit_test(wrong_shapes_are_refused),
     };

@@ -11,7 +11,7 @@ typedef struct philox {
     u32 v[4];
 } philox;
 philox philox4x32(u64 key, u64 counter_low, u64 counter_high);
-u64 random_stream(const char *name); // 64-bit FNV-1a, finalised
+u64 random_stream(const char *name);  // 64-bit FNV-1a, finalised
 u64 random_key(u64 seed, u64 stream); // for philox4x32(key, index, step), four 32-bit numbers at once
 u64 random_bits(u64 seed, u64 stream, u64 step, u64 index);
 double random_uniform(u64 seed, u64 stream, u64 step, u64 index); // [0, 1), 53 bits

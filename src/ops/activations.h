@@ -44,8 +44,9 @@ static inline float gelu_tanh32(float x)
 }
 static inline float gelu_tanh_slope32(float x)
 {
-    float s = gelu_tanh32(x);
-    return s + x * s * (1 - s) * 2 * (float)GELU_ROOT * (1 + 3 * 0.044715f * x * x);
+    float s = gelu_tanh32(x),
+          z = x * x < 128 ? x * x : 128; // beyond, s (1 - s) is 0: keep it from meeting infinity
+    return s + x * s * (1 - s) * 2 * (float)GELU_ROOT * (1 + 3 * 0.044715f * z);
 }
 static inline float silu_slope32(float x)
 {
