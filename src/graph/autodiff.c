@@ -1,10 +1,10 @@
 /* autodiff: the backward nodes, by the vjp of each op, in reverse order.
  *
  * Gradients of one tensor that come from several readers are added by `sum`, in program order. A parameter's
- * gradient is a TALLY in f32: where the last node of a gradient can accumulate (OP_ACCUMULATES), its output is
- * bound to the tally, so that GEMMs add into the buffer themselves; otherwise an `accumulate` node is added. A
- * look-up's gradient stays a list of rows (grad_ids, grad_rows) where the parameter allows it (param.rows) and
- * nothing else reaches it. */
+ * gradient is a TALLY in f32: where the last node of a gradient can accumulate (OP_ACCUMULATES), its output
+ * is bound to the tally, so that GEMMs add into the buffer themselves; otherwise an `accumulate` node is
+ * added. A look-up's gradient stays a list of rows (grad_ids, grad_rows) where the parameter allows it
+ * (param.rows) and nothing else reaches it. */
 #include "graph/graph.h"
 #include "ops/op.h"
 #include <string.h>
@@ -18,11 +18,11 @@ typedef struct parts {
 
 typedef struct backward {
     graph *g;
-    i64 n_forward;   // nodes and tensors before the pass
+    i64 n_forward; // nodes and tensors before the pass
     i64 n_tensors;
-    u8 *wanted;      // by tensor id: a gradient must reach it
-    parts *parts;    // by tensor id: contributions so far
-    tensor **total;  // by tensor id: their sum, once asked for
+    u8 *wanted;     // by tensor id: a gradient must reach it
+    parts *parts;   // by tensor id: contributions so far
+    tensor **total; // by tensor id: their sum, once asked for
 } backward;
 
 static void contribute(backward *b, const tensor *t, tensor *gradient)
@@ -51,15 +51,17 @@ static tensor *total(backward *b, const tensor *t)
     return sum;
 }
 
-/* One more contribution to a parameter's gradient. */
-static void into_param(backward *b, tensor *param, tensor *gradient)
+/* One more contribution to a parameter's gradient. The node that makes it may add into the tally itself if
+ * nothing else can hold the gradient: it is FRESH, made by the vjp under way and meant for this parameter
+ * alone. */
+static void into_param(backward *b, tensor *param, tensor *gradient, bool fresh)
 {
     graph *g = b->g;
     if (!param->grad)
         param->grad = g_tally(g, arena_printf(g->arena, "grad.%s", param->path), param->ndim, param->dim);
     node *maker = gradient->maker;
-    bool fresh = maker && (maker->id >= b->n_forward || maker->def->flags & OP_LOSS);
-    bool whole = gradient->role == ROLE_VALUE && fresh && (maker->def->flags & OP_ACCUMULATES) && maker->def->out[gradient->maker_out].kind == ARG_F32 && !gradient->keep &&
+    bool whole = fresh && gradient->role == ROLE_VALUE && maker && maker->def->flags & OP_ACCUMULATES &&
+                 maker->def->out[gradient->maker_out].kind == ARG_F32 && !gradient->keep &&
                  count(gradient) == count(param);
     for (i64 i = maker ? maker->id + 1 : 0; whole && i < g->n_nodes; i++) // nobody else may read it
         for (int k = 0; k < g->nodes[i]->n_in; k++) whole &= g->nodes[i]->in[k] != gradient;
@@ -87,7 +89,7 @@ static void finish_param(backward *b, tensor *param)
         param->grad_rows = lookup->in[1];
         param->grad_ids->keep = param->grad_rows->keep = true;
     } else
-        for (int i = 0; i < p->n; i++) into_param(b, param, p->part[i]);
+        for (int i = 0; i < p->n; i++) into_param(b, param, p->part[i], true); // each a look-up's own node
 }
 
 static void mark_wanted(backward *b)
@@ -100,8 +102,19 @@ static void mark_wanted(backward *b)
         bool any = false;
         for (int k = 0; k < n->n_in; k++) any |= n->in[k] && b->wanted[n->in[k]->id];
         for (int k = 0; any && k < n->n_out; k++)
-            if (n->out[k] && n->out[k]->dtype != DT_I32 && !n->def->out[k].fixed) b->wanted[n->out[k]->id] = 1;
+            if (n->out[k] && n->out[k]->dtype != DT_I32 && !n->def->out[k].fixed)
+                b->wanted[n->out[k]->id] = 1;
     }
+}
+
+/* Input K's gradient was made by the vjp of N (its nodes start at FIRST) and goes nowhere else: `sum` hands
+ * one tensor, which an earlier vjp made, to all of its inputs. */
+static bool is_fresh(const node *n, tensor *const *din, int k, i64 first)
+{
+    const node *maker = din[k]->maker;
+    for (int i = 0; i < n->n_in; i++)
+        if (i != k && din[i] == din[k]) return false;
+    return maker && (maker->id >= first || maker == n);
 }
 
 static status node_backward(backward *b, const node *n)
@@ -116,6 +129,7 @@ static status node_backward(backward *b, const node *n)
     g->stream = n->stream;
     for (int k = 0; k < n->n_out; k++)
         if (n->out[k] && n->out[k]->id < b->n_tensors) any |= !!(dout[k] = total(b, n->out[k]));
+    i64 first = g->n_nodes;
     if (any) {
         if (!n->def->vjp) return fail(ERR_CHECK, "%s (%s) has no gradient", n->def->name, n->path);
         n->def->vjp(g, n, dout, din);
@@ -125,7 +139,7 @@ static status node_backward(backward *b, const node *n)
         tensor *t = n->in[k];
         if (!din[k] || !t || !b->wanted[t->id]) continue;
         if (t->role == ROLE_PARAM && !t->wants_grad && !stays_rows(t, din[k]))
-            into_param(b, t, din[k]);
+            into_param(b, t, din[k], is_fresh(n, din, k, first));
         else
             contribute(b, t, din[k]);
     }
