@@ -9,6 +9,7 @@ typedef struct planner {
     memory_plan *p;
     i32 *last_use; // by tensor id: the last node that reads it; n_nodes: the caller does; -1: nobody
     bool *placed;
+    bool *viewed;     // by tensor id: a split reads it, so views of it may outlive its own last reader
     i32 *next, *head; // tensors of one storage, as lists: next by tensor id, head by home
 } planner;
 
@@ -34,14 +35,18 @@ static void put_alone(planner *s, const tensor *t)
     put(s, t, (place){new_home(s, count(t) * dtype_bytes(t->dtype), leaf), 0, cols(t)});
 }
 
-static place columns_of(place whole, i64 first) { return (place){whole.home, whole.column + first, whole.stride}; }
+static place columns_of(place whole, i64 first)
+{
+    return (place){whole.home, whole.column + first, whole.stride};
+}
 
 /* The input whose place output 0 may take at node I, or NULL. */
 static const tensor *inplace_input(const planner *s, const node *n, i64 i)
 {
     const tensor *out = n->out[0], *in = n->def->inplace ? n->in[n->def->inplace - 1] : NULL;
     if (!in || !out || in->role != ROLE_VALUE || in->keep || out->role != ROLE_VALUE) return NULL;
-    if (s->last_use[in->id] != i || in->dtype != out->dtype || count(in) != count(out) || cols(in) != cols(out))
+    if (s->last_use[in->id] != i || in->dtype != out->dtype || count(in) != count(out) ||
+        cols(in) != cols(out))
         return NULL;
     return in;
 }
@@ -69,14 +74,15 @@ static void place_concats(planner *s)
             i64 column = 0;
             for (int k = 0; k < n->n_in; column += cols(n->in[k]), k++) {
                 const tensor *t = n->in[k];
-                bool own = t->role == ROLE_VALUE && t->maker && !(t->maker->def->flags & (OP_SPLIT | OP_CONCAT));
+                bool own =
+                    t->role == ROLE_VALUE && t->maker && !(t->maker->def->flags & (OP_SPLIT | OP_CONCAT));
                 if (own && !t->keep && !s->placed[t->id] && t->dtype == n->out[0]->dtype)
                     put(s, t, columns_of(s->p->place[n->out[0]->id], column));
             }
         } else if (n->n_out && n->out[0] && s->placed[n->out[0]->id]) {
             const tensor *in = inplace_input(s, n, i);
             bool own = in && in->maker && !(in->maker->def->flags & (OP_SPLIT | OP_CONCAT));
-            if (own && !s->placed[in->id]) put(s, in, s->p->place[n->out[0]->id]);
+            if (own && !s->placed[in->id] && !s->viewed[in->id]) put(s, in, s->p->place[n->out[0]->id]);
         }
     }
 }
@@ -180,7 +186,10 @@ static void assign_offsets(planner *s)
         alive[done[i]->first] += done[i]->bytes;
         alive[MIN(done[i]->last, s->g->n_nodes) + 1] -= done[i]->bytes;
     }
-    for (i64 i = 0, now = 0; i <= s->g->n_nodes; i++) p->lower_bound = MAX(p->lower_bound, now += alive[i]);
+    for (i64 i = 0, now = 0; i <= s->g->n_nodes; i++) {
+        now += alive[i];
+        p->lower_bound = MAX(p->lower_bound, now);
+    }
 }
 
 status plan_memory(const graph *g, memory_plan *out)
@@ -193,6 +202,7 @@ status plan_memory(const graph *g, memory_plan *out)
                  .p = &p,
                  .last_use = arena_array(a, i32, g->n_tensors),
                  .placed = arena_array(a, bool, g->n_tensors),
+                 .viewed = arena_array(a, bool, g->n_tensors),
                  .next = arena_array(a, i32, g->n_tensors),
                  .head = arena_array(a, i32, g->n_tensors + 1)};
     for (i64 i = 0; i < g->n_tensors; i++) {
@@ -204,6 +214,7 @@ status plan_memory(const graph *g, memory_plan *out)
         for (int k = 0; k < g->nodes[i]->n_in; k++) {
             const tensor *t = g->nodes[i]->in[k];
             if (t && !t->keep) s.last_use[t->id] = (i32)i;
+            if (t && g->nodes[i]->def->flags & OP_SPLIT) s.viewed[t->id] = true;
         }
     for (i64 i = 0; i < g->n_tensors; i++)
         if (g->tensors[i]->role != ROLE_VALUE) put_alone(&s, g->tensors[i]);
@@ -227,6 +238,21 @@ static bool overlap(const memory_plan *p, const tensor *a, const tensor *b)
     return hx->offset < hy->offset + hy->bytes && hy->offset < hx->offset + hx->bytes;
 }
 
+/* An output may lie over an input of its own node only element by element, as the op allows. */
+static status own_inputs(const node *n, const memory_plan *p)
+{
+    for (int k = 0; k < n->n_out && !(n->def->flags & (OP_SPLIT | OP_CONCAT)); k++)
+        for (int m = 0; n->out[k] && n->out[k]->role == ROLE_VALUE && m < n->n_in; m++) {
+            if (!n->in[m] || n->in[m]->role != ROLE_VALUE || !overlap(p, n->out[k], n->in[m])) continue;
+            place x = p->place[n->out[k]->id], y = p->place[n->in[m]->id];
+            bool same = x.home == y.home && x.column == y.column && x.stride == y.stride;
+            if (k || !n->def->inplace || !same)
+                return fail(ERR_CHECK, "plan: output %d of %s (%s) lies over its own input %d", k,
+                            n->def->name, n->path, m);
+        }
+    return OK;
+}
+
 status plan_verify(const graph *g, const memory_plan *p)
 {
     arena *a = g->arena;
@@ -246,6 +272,7 @@ status plan_verify(const graph *g, const memory_plan *p)
         for (i64 k = 0; k < n_live; k++) // values that a later node reads
             if (last[live[k]->id] > i) live[kept++] = live[k];
         n_live = kept;
+        TRY(own_inputs(n, p));
         for (int k = 0; !p->free_of_work[i] && k < n->n_out; k++)
             for (i64 m = 0; n->out[k] && n->out[k]->role == ROLE_VALUE && m < n_live; m++)
                 if (overlap(p, n->out[k], live[m]))
