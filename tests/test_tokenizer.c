@@ -209,6 +209,19 @@ static void test_memory_cap(void **state)
         assert_int_equal(tokenizer_hash(t), hash);
         tokenizer_close(t);
     }
+    for (size_t i = 0; i < n; i++)
+        text[i] = draw(6, i, 9) ? (char)('a' + draw(7, i, 26)) : '+'; // nowhere a safe place to cut
+    assert_int_equal(bpe_safe_cut(text, n, 0), n);
+    for (int threads = 1; threads <= 3; threads += 2) {
+        bpe_stats stats;
+        tokenizer *t = train_with((bpe_options){.vocab = 400, .threads = threads, .memory_bytes = 16 << 20},
+                                  text, n, &stats);
+        assert_true(stats.words_dropped > 10000);
+        assert_true(stats.working_bytes <= 16 << 20);
+        if (threads == 1) hash = tokenizer_hash(t);
+        assert_int_equal(tokenizer_hash(t), hash);
+        tokenizer_close(t);
+    }
     free(text);
 }
 

@@ -111,6 +111,10 @@ static void test_small_file(void **state)
     assert_int_equal(ids.id[1], 7);
     assert_fails(tokenizer_encode(t, "abc", 3, SPECIAL_PLAIN, &ids), ERR_INPUT,
                  "the vocabulary has no token for the byte 0x63: use a tokenizer with all 256 bytes");
+    assert_int_equal(ids.count, 2);
+    assert_fails(tokenizer_encode(t, "ab abc", 6, SPECIAL_PLAIN, &ids), ERR_INPUT,
+                 "the vocabulary has no token for the byte 0x63: use a tokenizer with all 256 bytes");
+    assert_int_equal(ids.count, 2); // the piece before it is taken back
     assert_ok(tokenizer_save(t, at("small.json")));
     assert_ok(tokenizer_open(at("small.json"), &again));
     assert_same(t, again);
@@ -136,6 +140,18 @@ static void test_small_file(void **state)
     assert_int_equal(ids.count, 1);
     assert_int_equal(ids.id[0], 4);
     assert_true(hash != tokenizer_hash(t));
+    tokenizer_close(t);
+    static char json[4096]; // the same with 'abb' as a special token: plain text does not become one
+    const char *id = strstr(around, "9,\"content\":\"<s>\""), *model = strstr(around, "\"ignore_merges\"");
+    snprintf(json, sizeof json, "%.*s4,\"content\":\"abb\"%.*s\"ignore_merges\":true,%s", (int)(id - around),
+             around, (int)(model - id - 17), id + 17, strstr(model, "\"vocab\""));
+    char *merges = strstr(json, "\"a b\",\"ab b\"");
+    memset(merges, ' ', 12);
+    assert_ok(tokenizer_parse(json, strlen(json), "t.json", &t));
+    encode_into(t, "abb", SPECIAL_PLAIN, &ids);
+    assert_int_equal(ids.count, 3);
+    encode_into(t, "abb", SPECIAL_ALLOWED, &ids);
+    assert_int_equal(ids.count, 1);
     tokenizer_close(t);
     token_list_free(&ids);
 }

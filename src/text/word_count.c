@@ -41,7 +41,7 @@ const word_slot *word_table_find(const word_table *t, u64 hash, const u8 *word, 
 
 status word_table_add(word_table *t, u64 hash, const u8 *word, size_t n, u64 count)
 {
-    if (t->words * 2 >= t->slots) TRY(rehash(t, t->slots ? t->slots * 2 : 1024));
+    if (t->words * 2 >= t->slots) TRY(rehash(t, t->slots ? t->slots * 2 : 64));
     word_slot *s = find(t, hash, word, n);
     if (s->count) {
         s->count += count;
