@@ -6,9 +6,11 @@
  * one.
  *
  * The split: oneDNN 2.6 is weak where A is transposed and C is accumulated in f32 (the gradient of a weight,
- * dW [out, in] += dY^T X). Measured on 2 Zen 5 cores, 2048 tokens, share of the bf16 peak: called whole 80-84
- * %; by 768 rows for dW [2304 x 768], 768 or 512 for [3072 x 768] and 256 for 768-row outputs 90-96 %. With n
- * = 256 the same splits lose up to 20 points, so narrow outputs are left whole. */
+ * dW [out, in] += dY^T X, over many tokens), less so in several calls on rows of C. Measured on 2 Zen 5 cores
+ * with cold inputs, share of the bf16 peak probed beside each call, whole against the split chosen here:
+ *   768x768x2048 84 -> 89, 768x3072x2048 81 -> 94, 3072x768x2048 89 -> 95, 4096x1024x2048 88 -> 100,
+ *   768x256x8192 76 -> 82, 1408x256x8192 79 -> 86, 704x256x8192 76 -> 84; up to 512 rows nothing is gained.
+ */
 #include "device/gemm.h"
 #include "device/device_impl.h"
 #include "device/gemm_widen.h"
@@ -17,7 +19,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SPLIT_MIN_N = 512, SPLIT_ROWS = 768, SPLIT_ROWS_SMALL = 256, SPLIT_ALIGN = 64 };
+enum { SPLIT_MIN_N = 256, SPLIT_TALL = 1536, SPLIT_ROWS_TALL = 768, SPLIT_ROWS = 512, SPLIT_ALIGN = 64 };
 enum { ARGS = 5 }; // source, weights, destination, bias, scratchpad
 
 typedef struct part { // one primitive and, per caller, its memory handles
@@ -59,8 +61,8 @@ static i64 choose_split(const gemm_spec *s)
 {
     bool weight_gradient = s->a_trans && s->ab == GEMM_BF16 && s->c == GEMM_F32 && s->n >= SPLIT_MIN_N;
     if (!weight_gradient || s->ragged || s->serial) return s->m;
-    i64 about = s->m > SPLIT_ROWS ? SPLIT_ROWS : SPLIT_ROWS_SMALL;
-    i64 pieces = MAX(1, (s->m + about / 2) / about);
+    i64 about = s->m >= SPLIT_TALL ? SPLIT_ROWS_TALL : SPLIT_ROWS;
+    i64 pieces = (s->m + about - 1) / about;
     return MIN(s->m,
                round_up((s->m + pieces - 1) / pieces, SPLIT_ALIGN)); // equal pieces, no sliver at the end
 }
