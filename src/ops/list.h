@@ -19,4 +19,6 @@
     OP(embedding)                                                                                            \
     OP(embedding_grad)                                                                                       \
     OP(rows_merge)                                                                                           \
-    OP(dropout)
+    OP(dropout)                                                                                              \
+    OP(linear)                                                                                               \
+    OP(linear_grad)
