@@ -1,8 +1,7 @@
-/* linear: up to three linear maps of the same input, their outputs side by side (q, k, v; gate, up; or just
- * one).
+/* linear: up to three linear maps of the same input, their outputs side by side (q, k, v; gate, up; or one).
  *
- *   y = [x W0^T + b0, x W1^T + b1, x W2^T + b2]        x [rows, in], W_i [n_i, in], b_i [n_i], y [rows, sum
- * n_i] dx = sum_i dy_i W_i,  dW_i = dy_i^T x,  db_i = sum over rows of dy_i        dy_i = columns of dy
+ *   y  = [x W0^T + b0, x W1^T + b1, x W2^T + b2]         x [rows, in], W_i [n_i, in], b_i [n_i], y [rows, n]
+ *   dx = sum_i dy_i W_i,  dW_i = dy_i^T x,  db_i = sum over rows of dy_i               dy_i = columns of dy
  *
  * Weights that lie side by side in memory (declared one after the other, no padding between them) are one
  * matrix to the GEMM: one call for y, one for dx, and dW accumulates in f32 straight into the gradient

@@ -21,4 +21,5 @@
     OP(rows_merge)                                                                                           \
     OP(dropout)                                                                                              \
     OP(linear)                                                                                               \
-    OP(linear_grad)
+    OP(linear_grad)                                                                                          \
+    OP(linear_xent)
