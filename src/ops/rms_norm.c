@@ -207,7 +207,7 @@ static void grad_cpu(const op_call *c)
     {
         i64 first, last;
         float *sums = partial + thread_index() * padded;
-        memset(sums, 0, (size_t)n * sizeof *sums);
+        if (n) memset(sums, 0, (size_t)n * sizeof *sums); // without a gain there is no scratch at all
         part(c->in[0].rows, thread_index(), omp_get_num_threads(), &first, &last);
         grad_rows(c, first, last, sums);
     }
