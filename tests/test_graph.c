@@ -5,6 +5,7 @@
 #include "base/text.h"
 #include "graph/interpret.h"
 #include "graph/program.h"
+#include "graph/trial.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -592,6 +593,60 @@ static void sticky_errors(void **state)
     assert_int_equal(f->g->n_nodes, 0);
 }
 
+/* ---- what comes from outside: index ranges and shapes against what an op documents */
+static void documented_bounds(void **state)
+{
+    fixture *f = *state;
+    tensor *x = input(f->g, "x", 4, 8), *w = input(f->g, "w", 3, 4),
+           *ids = g_input(f->g, "i", DT_I32, 2, (i64[]){1, 4});
+    op_def def = {.name = "look",
+                  .in = {{"x", "[rows, 2n]"}, {"w", "[V, n]"}, {"ids", "[rows]", ARG_I32}},
+                  .attrs = {{"limit", 2, 0, 9, ""}}};
+    node n = {.def = &def, .n_in = 3, .in = {x, w, ids}, .attr = {2}};
+    const double low[] = {0, -1, 2, 1}, high[] = {0, 1, 2, 3}, at[] = {0, 1, 2, 2}, late[] = {0, 2, 2, 2};
+    assert_fails(index_check(&n, 2, at), ERR_CHECK,
+                 "look: index input ids documents no range that can be checked (op_arg.range is missing)");
+    def.in[2].range = "0:w.0";
+    assert_ok(index_check(&n, 2, at));
+    assert_fails(index_check(&n, 2, low), ERR_INPUT,
+                 "look: value 1 of ids is -1; it must be from 0 to 2 (0:w.0)");
+    assert_fails(index_check(&n, 2, high), ERR_INPUT,
+                 "look: value 3 of ids is 3; it must be from 0 to 2 (0:w.0)");
+    def.in[2].range = "-1:w.-1";
+    assert_ok(index_check(&n, 2, low));
+    def.in[2].range = "0:limit";
+    assert_fails(index_check(&n, 2, at), ERR_INPUT,
+                 "look: value 2 of ids is 2; it must be from 0 to 1 (0:limit)");
+    def.in[2].range = "0:column";
+    assert_ok(index_check(&n, 2, at));
+    assert_fails(index_check(&n, 2, late), ERR_INPUT,
+                 "look: value 1 of ids is 2; it must be from 0 to 1 (0:column)");
+    def.in[2].range = "0:z.0";
+    assert_fails(index_check(&n, 2, at), ERR_CHECK,
+                 "look: index input ids documents no range that can be checked (op_arg.range is 0:z.0)");
+
+    assert_ok(shapes_check(&n));
+    n.in[1] = input(f->g, "v", 3, 5);
+    assert_fails(shapes_check(&n), ERR_CONFIG,
+                 "look: input w must be [V, n], but n is 5 there and must be 4");
+    n.in[1] = w, n.in[2] = x;
+    assert_fails(shapes_check(&n), ERR_CONFIG,
+                 "look: input ids must be [rows], but rows is 32 there and must be 4");
+    tensor *row = g_input(f->g, "row", DT_F32, 1, (i64[]){8});
+    n.in[0] = row, n.in[2] = NULL;
+    assert_ok(shapes_check(&n)); // a vector is one row
+    n.in[0] = x, n.in[1] = row;
+    assert_fails(shapes_check(&n), ERR_CONFIG,
+                 "look: input w must be [V, n], but has 1 axes"); // but not a matrix
+    n.in[1] = w;
+    n.in[2] = ids, def.in[2].shape = "[a, b, c]";
+    assert_fails(shapes_check(&n), ERR_CONFIG, "look: input ids must be [a, b, c], but has 2 axes");
+    def.in[2].shape = "[rows/limit/limit, rows + m]"; // m belongs to an absent input
+    assert_ok(shapes_check(&n));
+    def.in[2].shape = "[1, (heads + 2) width]"; // not of the enforced form
+    assert_ok(shapes_check(&n));
+}
+
 /* ---- every allocation fails once: a clean status, nothing left behind (the sanitizer build sees leaks) */
 static status open_everything(fixture *f, arena **a)
 {
@@ -663,6 +718,7 @@ int main(void)
         TEST(prune),
         TEST(listing),
         TEST(sticky_errors),
+        TEST(documented_bounds),
         TEST(every_allocation_fails),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);

@@ -150,6 +150,10 @@ static void refusals(void **state)
     refuses(&five, 1, "sum", 1, message);
     refuses((st_entry[]){a, F64("grad.y", 2, 1, 1, 1)}, 2, "sum", 1,
             "sum: grad.y must have the shape of output y: 1 rows of 2, as many axes (2)");
+    refuses(
+        (st_entry[]){F64("x", 1, 2, 3, 4), F64("mean", 1, 1, 0), F64("s", 1, 1, 1), F64("dy", 1, 3, 1, 2, 3)},
+        4, "layer_norm_grad", 1,
+        "layer_norm_grad: input dy must be [rows, n], but n is 3 there and must be 2");
     refuses(&a, 1, "sum n=3", 2, "sum has no attribute 'n'; 'keel op list sum' shows them");
     refuses((st_entry[]){F64("x", 1, 2, 3, 4)}, 1, "rms_norm eps=x", 2,
             "rms_norm: 'eps=x' is not NAME=NUMBER");

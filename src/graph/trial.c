@@ -237,6 +237,7 @@ static status trial_node(trial *t, op_id op, const op_def *def, dtype act, bool 
     }
     t->n = g_node(t->g, op, t->in, n_in, t->spec.attrs);
     TRY(graph_status(t->g));
+    TRY(shapes_check(t->n));
     for (int i = 0; i < t->n->n_out; i++)
         if (t->n->out[i]) t->n->out[i]->keep = true;
     return OK;

@@ -31,6 +31,10 @@ status case_parse(const op_def *def, const char *line, case_spec *out) MUST;
  * first value outside and the range; ERR_CHECK: the op documents none, or one that cannot be read. */
 status index_check(const node *n, int input, const double *values) MUST;
 
+/* The shapes of N's inputs against those the op documents (op_arg.shape). ERR_CONFIG names input, axis and
+ * both sizes. */
+status shapes_check(const node *n) MUST;
+
 enum { TRIAL_BACKWARD = 1, TRIAL_ACCUMULATE = 2 };
 typedef struct trial {
     arena *arena;

@@ -35,7 +35,7 @@ typedef enum arg_kind {
 } arg_kind;
 typedef struct op_arg {
     const char *name;  // as `keel op eval` calls it
-    const char *shape; // "[rows, n]"
+    const char *shape; // "[rows, n/heads]": enforced for inputs from outside, see graph/shapes.c
     arg_kind kind;
     bool optional;
     bool fixed;       // no gradient although it is a float
