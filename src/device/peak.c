@@ -102,17 +102,34 @@ void peak_probe_close(peak_probe *p)
     mem_free(p);
 }
 
-static status gemm_peak(device *d, gemm_type type, const peak_shape *shapes, i64 n, double *out)
+status peak_probe_best(device *d, gemm_type type, const peak_shape *shapes, i64 n, peak_probe **out,
+                       double *gflops)
 {
     const peak_shape own[] = {{2048, 2048, 2048}, {4096, 4096, 4096}, probe_shape};
+    peak_probe *best = NULL;
+    *gflops = 0;
     for (i64 i = 0; i < COUNT(own) + n; i++) {
         peak_probe *p;
-        TRY(open_shape(d, type, i < COUNT(own) ? own[i] : shapes[i - COUNT(own)], &p));
+        status s = open_shape(d, type, i < COUNT(own) ? own[i] : shapes[i - COUNT(own)], &p);
+        if (s) {
+            peak_probe_close(best);
+            return s;
+        }
         time_products(p, 0, false);
         double g = time_products(p, SHAPE_SECONDS, true);
-        peak_probe_close(p);
-        *out = MAX(*out, g);
+        peak_probe *slower = g > *gflops ? best : p;
+        if (g > *gflops) best = p, *gflops = g;
+        peak_probe_close(slower);
     }
+    *out = best;
+    return OK;
+}
+
+static status gemm_peak(device *d, gemm_type type, const peak_shape *shapes, i64 n, double *out)
+{
+    peak_probe *p;
+    TRY(peak_probe_best(d, type, shapes, n, &p, out));
+    peak_probe_close(p);
     return OK;
 }
 

@@ -16,15 +16,19 @@
 #include "device/device.h"
 #include "device/gemm.h"
 
-typedef struct peak_probe peak_probe;
-/* A GEMM [2048 x 3072 x 768], f32 or bf16 factors (result of the same type), on random values. */
-status peak_probe_open(device *d, gemm_type type, peak_probe **out) MUST;
-double peak_probe_time(peak_probe *p); // GFLOP/s over at least one product and 8 ms
-void peak_probe_close(peak_probe *p);  // NULL allowed
-
 typedef struct peak_shape {
     i64 m, n, k;
 } peak_shape;
+
+typedef struct peak_probe peak_probe;
+/* A GEMM [2048 x 3072 x 768], f32 or bf16 factors (result of the same type), on random values. */
+status peak_probe_open(device *d, gemm_type type, peak_probe **out) MUST;
+/* The same on the fastest of square 2048, square 4096, the shape above and the caller's SHAPES (N of them),
+ * chosen once; *gflops is what it reached. */
+status peak_probe_best(device *d, gemm_type type, const peak_shape *shapes, i64 n, peak_probe **out,
+                       double *gflops) MUST;
+double peak_probe_time(peak_probe *p); // GFLOP/s over at least one product and 8 ms
+void peak_probe_close(peak_probe *p);  // NULL allowed
 
 typedef struct peak_figures {
     double gemm_f32_gflops, gemm_bf16_gflops; // best over the shapes

@@ -68,10 +68,11 @@ static void compare(checker *c, trial *t, const tensor *x, const char *name, dou
     memcpy(want, oracle_data(t->oracle, x), sizeof(double) * (size_t)n);
     for (i64 i = 0; i < n; i++) want[i] *= times;
     double error = relative_error(got, want, n);
-    limit = x->dtype == DT_I32       ? 0
-            : t->spec.tolerance >= 0 ? t->spec.tolerance
-            : act == DT_BF16         ? LIMIT_BF16
-                                     : LIMIT_F32;
+    limit = x->dtype == DT_I32                              ? 0
+            : act == DT_BF16 && t->spec.tolerance_bf16 >= 0 ? t->spec.tolerance_bf16
+            : t->spec.tolerance >= 0                        ? t->spec.tolerance
+            : act == DT_BF16                                ? LIMIT_BF16
+                                                            : LIMIT_F32;
     double *worst = act == DT_BF16 ? &c->r->worst_kernel_bf16 : &c->r->worst_kernel_f32;
     *worst = fmax(*worst, error);
     c->r->comparisons++;

@@ -83,7 +83,8 @@ static tensor *leaf(graph *g, role r, const char *path, dtype t, int ndim, const
     tensor *x = g_find(g, path);
     if (!x) return new_tensor(g, r, t, arena_strdup(g->arena, path), ndim, dim);
     bool same = x->role == r && x->ndim == ndim && !memcmp(x->dim, dim, (size_t)ndim * sizeof *dim);
-    if (!same) g_fail(g, fail(ERR_CONFIG, "%s is used with two shapes or roles; tied tensors must agree", path));
+    if (!same)
+        g_fail(g, fail(ERR_CONFIG, "%s is used with two shapes or roles; tied tensors must agree", path));
     return x;
 }
 
@@ -160,8 +161,10 @@ status out_shape(op_build *b, int i, dtype type, int ndim, const i64 *dim)
     node *n = b->n;
     i64 total = 1;
     for (int k = 0; k < ndim; k++) {
-        TRY(need(b, dim[k] > 0, "output %s would have a dimension of %lld", n->def->out[i].name, (long long)dim[k]));
-        TRY(need(b, !__builtin_mul_overflow(total, dim[k], &total), "output %s overflows", n->def->out[i].name));
+        TRY(need(b, dim[k] > 0, "output %s would have a dimension of %lld", n->def->out[i].name,
+                 (long long)dim[k]));
+        TRY(need(b, !__builtin_mul_overflow(total, dim[k], &total), "output %s overflows",
+                 n->def->out[i].name));
     }
     n->out[i] = new_tensor(b->g, ROLE_VALUE, type, n->path, ndim, dim);
     n->out[i]->maker = n;
@@ -202,7 +205,8 @@ static status check_inputs(op_build *b)
         bool index = def->in[i].kind == ARG_I32;
         TRY(need(b, (t->dtype == DT_I32) == index, "input %s must hold %s", def->in[i].name,
                  index ? "indices (i32)" : "numbers"));
-        TRY(need(b, def->in[i].kind != ARG_F32 || t->dtype == DT_F32, "input %s must be f32", def->in[i].name));
+        TRY(need(b, def->in[i].kind != ARG_F32 || t->dtype == DT_F32, "input %s must be f32",
+                 def->in[i].name));
     }
     return OK;
 }
@@ -243,7 +247,8 @@ node *g_node(graph *g, op_id op, tensor *const *in, int n_in, const op_set *attr
     memcpy(n->in, in, (size_t)n_in * sizeof *in);
     if (!g->failed) g_fail(g, build(&(op_build){g, n}, attrs));
     if (g->failed) { // outputs that later calls may pass on; the graph is refused by graph_status
-        for (int i = 0; i < MAX_OUT; i++) n->out[i] = new_tensor(g, ROLE_VALUE, DT_F32, n->path, 1, (i64[]){1});
+        for (int i = 0; i < MAX_OUT; i++)
+            n->out[i] = new_tensor(g, ROLE_VALUE, DT_F32, n->path, 1, (i64[]){1});
         return n;
     }
     g_append(g, n);

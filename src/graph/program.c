@@ -45,7 +45,8 @@ static status find_stored(store *s, const tensor *t, bool gradient, stored **out
     return OK;
 }
 
-/* Byte offsets of the leaves that the program itself holds: inputs, constants, tallies that are no gradients. */
+/* Byte offsets of the leaves that the program itself holds: inputs, constants, tallies that are no gradients.
+ */
 static status measure_leaves(program *p, store *s, i64 *offset)
 {
     for (i64 i = 0; i < p->g->n_tensors; i++) {
@@ -107,6 +108,7 @@ static status set_up(program *p, store *s, program_options o, i64 *offset)
     if (!o.threads) o.threads = (int)device_about(o.device)->threads;
     TRY(plan_memory(p->g, &p->plan));
     p->sizes.activations = p->plan.bytes;
+    p->sizes.scratch = 64; // never NULL: a kernel may hand its address on with a length of 0
     p->sizes.activations_lower_bound = p->plan.lower_bound;
     TRY(measure_leaves(p, s, offset));
     for (i64 i = 0; i < p->g->n_nodes; i++)

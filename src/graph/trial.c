@@ -53,6 +53,7 @@ static status parse_word(const op_def *def, const char *word, int *n_attrs, case
     if (!strncmp(word, "fill", 4) && (n == 4 || word[4] == '.')) return parse_fill(def, word, value, out);
     if (!strcmp(word, "grad=0")) return out->no_grad = true, OK;
     if (!strncmp(word, "tol=", 4) && parse_double(value, &out->tolerance)) return OK;
+    if (!strncmp(word, "tol.bf16=", 9) && parse_double(value, &out->tolerance_bf16)) return OK;
     int i = arg_index(def->in, word, n);
     if (i >= 0 && parse_shape(value, &out->in[i])) return out->in[i].present = true, OK;
     for (int k = 0; i < 0 && k < MAX_ATTRS && def->attrs[k].name; k++)
@@ -68,7 +69,7 @@ status case_parse(const op_def *def, const char *line, case_spec *out)
 {
     int n_attrs = 0;
     char word[128];
-    *out = (case_spec){.tolerance = -1};
+    *out = (case_spec){.tolerance = -1, .tolerance_bf16 = -1};
     for (int i = 0; i < MAX_IN && def->in[i].name; i++)
         snprintf(out->in[i].fill, sizeof out->in[i].fill, "%s", def->in[i].fill ? def->in[i].fill : "normal");
     for (const char *p = line; *p;) {
@@ -231,7 +232,8 @@ static status trial_node(trial *t, op_id op, const op_def *def, dtype act, bool 
         const op_arg *a = &def->in[i];
         if (!t->spec.in[i].present) continue;
         dtype type = a->kind == ARG_I32 ? DT_I32 : a->kind == ARG_F32 ? DT_F32 : act;
-        t->in[i] = g_input(t->g, a->name, type, t->spec.in[i].ndim, t->spec.in[i].dim);
+        bool state = i == 0 && def->flags & OP_COMMIT; // what it writes is what it is given
+        t->in[i] = (state ? g_state : g_input)(t->g, a->name, type, t->spec.in[i].ndim, t->spec.in[i].dim);
         t->in[i]->wants_grad = type != DT_I32 && !a->fixed && backward;
         n_in = i + 1;
     }
@@ -289,6 +291,7 @@ void trial_close(trial *t)
     if (!t) return;
     oracle_close(t->oracle);
     program_close(t->program);
+    store_close(t->store);
     graph_close(t->g);
     arena_close(t->arena);
 }
@@ -330,8 +333,9 @@ void trial_write(const trial *t)
 
 status trial_kernel(trial *t, device *d, isa level)
 {
+    if (t->n->def->flags & OP_COMMIT && !t->store) TRY(store_open(t->arena, t->g, 0, &t->store));
     if (!t->program)
-        TRY(program_open(t->g, NULL, &(program_options){.device = d, .isa = level}, &t->program));
+        TRY(program_open(t->g, t->store, &(program_options){.device = d, .isa = level}, &t->program));
     trial_write(t);
     program_run(t->program, &t->step, PHASE_BACKWARD);
     program_commit(t->program, &t->step);

@@ -22,7 +22,7 @@ typedef struct case_spec { // a parsed line
     case_input in[MAX_IN];
     op_set attrs[MAX_ATTRS + 1];
     bool f32, bf16, bench, no_grad;
-    double tolerance; // < 0: the default of the dtype
+    double tolerance, tolerance_bf16; // < 0: the default of the dtype
 } case_spec;
 /* ERR_USAGE names the word it could not use. */
 status case_parse(const op_def *def, const char *line, case_spec *out) MUST;
@@ -47,6 +47,7 @@ typedef struct trial {
     step_info step;                              // what ops that draw random numbers read
     oracle *oracle;
     program *program;
+    store *store; // of the state that a commit op writes
 } trial;
 status trial_open(op_id op, const char *line, dtype act, int what, trial **out) MUST;
 /* The same on the caller's values instead of a case's. */

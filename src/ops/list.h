@@ -22,4 +22,8 @@
     OP(dropout)                                                                                              \
     OP(linear)                                                                                               \
     OP(linear_grad)                                                                                          \
-    OP(linear_xent)
+    OP(linear_xent)                                                                                          \
+    OP(rope)                                                                                                 \
+    OP(attention)                                                                                            \
+    OP(attention_grad)                                                                                       \
+    OP(cache_append)

@@ -28,10 +28,10 @@ typedef enum { // the order of the table
 
 /* ---- tables an op file fills in */
 typedef enum arg_kind {
-    ARG_ACT,   // an activation: stored in the graph's activation dtype
+    ARG_ACT,    // an activation: stored in the graph's activation dtype
     ARG_WEIGHT, // a matrix parameter: bf16 copy under bf16
-    ARG_F32,   // always f32 (gains, statistics)
-    ARG_I32,   // indices: no gradient
+    ARG_F32,    // always f32 (gains, statistics)
+    ARG_I32,    // indices: no gradient
 } arg_kind;
 typedef struct op_arg {
     const char *name;  // as `keel op eval` calls it
@@ -40,9 +40,10 @@ typedef struct op_arg {
     bool optional;
     bool fixed;       // no gradient although it is a float
     const char *fill; // how cases fill it (see op_case); NULL: normal
-    const char *range; // ARG_I32, required: the values a kernel can take without reading or writing outside, as
-                       // "LOW:BOUND", LOW <= i < BOUND. BOUND is "w.0" (axis 0 of input w; "x.-1": its last axis), an
-                       // attribute, a number, or "column" (i <= its own column); "any": nothing can go wrong
+    const char
+        *range; // ARG_I32, required: the values a kernel can take without reading or writing outside, as
+                // "LOW:BOUND", LOW <= i < BOUND. BOUND is "w.0" (axis 0 of input w; "x.-1": its last axis),
+                // an attribute, a number, or "column" (i <= its own column); "any": nothing can go wrong
 } op_arg;
 typedef struct op_attr {
     const char *name;
@@ -54,19 +55,19 @@ typedef struct op_attr {
  *     "x=64x768 gain=768 eps=1e-6 f32 bf16 fill.x=pm2 tol=0"
  * input=SHAPE for inputs (missing optional inputs are absent), attribute=value, the dtypes to run in,
  * fill[.input]=KIND: normal zero one pm2 (+-2) ints (-3..3) pow2 big (1e4) below:K (ints in [0,K)) iota
- * targets:K (as below, one in 5 is -1) starts:K (document starts, about K tokens a document) around1 (1 + 0.1 N)
- * positive; tol=X overrides the tolerance of outputs (0: equal bits), grad=0 skips the gradient check, bench marks a
- * case that is only timed (`keel op bench`), not checked. */
+ * targets:K (as below, one in 5 is -1) starts:K (document starts, about K tokens a document) around1 (1 + 0.1
+ * N) positive; tol=X overrides the tolerance of outputs (0: equal bits), tol.bf16=X in bf16 only, grad=0
+ * skips the gradient check, bench marks a case that is only timed (`keel op bench`), not checked. */
 typedef struct op_case {
     const char *label, *line;
 } op_case;
 
-/* A law: a property of the definition that needs no second implementation. Returns the violation (0 is perfect),
- * which must not exceed LIMIT. It may change inputs (law_in) and run again (law_run). */
+/* A law: a property of the definition that needs no second implementation. Returns the violation (0 is
+ * perfect), which must not exceed LIMIT. It may change inputs (law_in) and run again (law_run). */
 typedef struct law law;
-double *law_in(law *l, const char *name);        // the input, in double; dense
+double *law_in(law *l, const char *name); // the input, in double; dense
 i64 law_count(law *l, const char *name);
-const double *law_run(law *l, int output);       // runs the definition on the inputs as they are now
+const double *law_run(law *l, int output); // runs the definition on the inputs as they are now
 typedef struct op_law {
     const char *label, *line; // the line of a case
     double (*violation)(law *l);
@@ -92,7 +93,8 @@ typedef struct view {
 /* What changes from run to run; read by ops that draw random numbers. */
 typedef struct step_info {
     u64 seed, step;
-    i64 row_offset; // rows of this step's earlier micro-batches: numbers do not depend on the micro-batch size
+    i64 row_offset; // rows of this step's earlier micro-batches: numbers do not depend on the micro-batch
+                    // size
 } step_info;
 
 typedef struct device device; // device/gemm.h
@@ -101,9 +103,9 @@ typedef struct op_call {
     view in[MAX_IN], out[MAX_OUT];
     unsigned accumulate; // bit i: output i is added to
     int threads;
-    char *scratch;         // aligned to 64; shared by all calls of a program: nothing survives a call
-    size_t scratch_bytes;  // prepare may raise it
-    size_t row_slot;       // bytes of one row buffer (0: none needed)
+    char *scratch;        // aligned to 64; shared by all calls of a program: nothing survives a call
+    size_t scratch_bytes; // prepare may raise it
+    size_t row_slot;      // bytes of one row buffer (0: none needed)
     const step_info *step;
     device *device;
     void *plan; // prepare's own (from ARENA)
@@ -112,22 +114,23 @@ typedef struct op_call {
 
 typedef struct op_call64 {
     const node *node;
-    const double *in[MAX_IN]; // dense, NULL if absent; indices are whole numbers
-    double *out[MAX_OUT];     // dense; to be overwritten whole; NULL if absent
+    const double *in[MAX_IN];    // dense, NULL if absent; indices are whole numbers
+    double *out[MAX_OUT];        // dense; to be overwritten whole; NULL if absent
     const double *held[MAX_OUT]; // ops that select: not NULL = use these indices (gradient checks hold them)
     const step_info *step;
 } op_call64;
 
 enum op_flags {
-    OP_LOSS = 1,      // gradients are outputs of its forward pass; graph_backward starts here
-    OP_CHEAP = 2,     // recompute: cheap may run it again
-    OP_SELECTS = 4,   // outputs indices that gradients and recomputation hold fixed
-    OP_RANDOM = 8,    // reads node->stream
+    OP_LOSS = 1,       // gradients are outputs of its forward pass; graph_backward starts here
+    OP_CHEAP = 2,      // recompute: cheap may run it again
+    OP_SELECTS = 4,    // outputs indices that gradients and recomputation hold fixed
+    OP_RANDOM = 8,     // reads node->stream
     OP_SURROGATE = 16, // its gradient is not that of the definition (documented): no finite differences
-    OP_COMMIT = 32,   // writes a state; runs at the end of the step or token
-    OP_SPLIT = 64,    // outputs are column ranges of in[0]: the planner makes them views
-    OP_CONCAT = 128,  // output is the inputs side by side: the planner places the inputs in it
-    OP_ROWS = 512, // output 0 [V, n] is the sum of the rows in[1] [k, n] at the indices in[0] [k] (embedding_grad)
+    OP_COMMIT = 32,    // writes a state; runs at the end of the step or token
+    OP_SPLIT = 64,     // outputs are column ranges of in[0]: the planner makes them views
+    OP_CONCAT = 128,   // output is the inputs side by side: the planner places the inputs in it
+    OP_ROWS =
+        512, // output 0 [V, n] is the sum of the rows in[1] [k, n] at the indices in[0] [k] (embedding_grad)
     OP_ACCUMULATES = 256, // its kernel honours call->accumulate on outputs of kind ARG_F32
 };
 
@@ -156,20 +159,23 @@ typedef struct op_def {
 #endif
 
 /* ---- the tables (graph/table.c) */
-const op_def *op_table(isa level, op_id op);   // NULL if that level is not compiled in
+const op_def *op_table(isa level, op_id op);        // NULL if that level is not compiled in
 const op_def *op_find(const char *name, op_id *id); // NULL: unknown
 
 /* ---- infer's vocabulary. b->n->in is filled; attributes are set and in range. */
-const char *where(const op_build *b);                        // "linear (blocks.3.attention)": for messages
-status need(op_build *b, bool ok, const char *format, ...) PRINTF(3, 4) MUST; // ERR_CONFIG with where() unless ok
-status out_like(op_build *b, int i, const tensor *t) MUST;   // same shape and dtype
-status out_act(op_build *b, int i, const tensor *t) MUST;    // same shape, activation dtype
-status out_rows(op_build *b, int i, const tensor *t) MUST;   // one f32 a row of t: [rows] with the leading axes of t
+const char *where(const op_build *b); // "linear (blocks.3.attention)": for messages
+status need(op_build *b, bool ok, const char *format, ...) PRINTF(3, 4)
+    MUST;                                                  // ERR_CONFIG with where() unless ok
+status out_like(op_build *b, int i, const tensor *t) MUST; // same shape and dtype
+status out_act(op_build *b, int i, const tensor *t) MUST;  // same shape, activation dtype
+status out_rows(op_build *b, int i, const tensor *t)
+    MUST; // one f32 a row of t: [rows] with the leading axes of t
 status out_shape(op_build *b, int i, dtype type, int ndim, const i64 *dim) MUST;
 double traffic(const node *n); // bytes of all inputs and outputs once
 #ifndef __cplusplus
 
-/* ---- the kernel's vocabulary: rows in f32, whatever the storage. Buffers are per thread and per argument. */
+/* ---- the kernel's vocabulary: rows in f32, whatever the storage. Buffers are per thread and per argument.
+ */
 #ifdef _OPENMP
 #include <omp.h>
 static inline int thread_index(void) { return omp_get_thread_num(); }

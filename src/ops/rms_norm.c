@@ -16,7 +16,8 @@ static status infer(op_build *b)
 {
     const tensor *x = b->n->in[0], *gain = b->n->in[1];
     i64 heads = (i64)attr(b->n, "heads"), n = cols(x);
-    TRY(need(b, n % heads == 0, "rows of %lld do not divide into %lld heads", (long long)n, (long long)heads));
+    TRY(need(b, n % heads == 0, "rows of %lld do not divide into %lld heads", (long long)n,
+             (long long)heads));
     TRY(need(b, !gain || (gain->ndim == 1 && gain->dim[0] == n / heads), "gain must be [%lld]",
              (long long)(n / heads)));
     TRY(out_act(b, 0, x));
@@ -109,9 +110,12 @@ static const op_law laws[] = {
     {0},
 };
 
-#define NORM_ATTRS                                                                                             \
-    {                                                                                                          \
-        {"eps", 1e-5, 0, 1, "added to the mean square"}, {"heads", 1, 1, 65536, "groups a row is normalised in"} \
+#define NORM_ATTRS                                                                                           \
+    {                                                                                                        \
+        {"eps", 1e-5, 0, 1, "added to the mean square"},                                                     \
+        {                                                                                                    \
+            "heads", 1, 1, 65536, "groups a row is normalised in"                                            \
+        }                                                                                                    \
     }
 
 OP_DEF(rms_norm) = {
@@ -137,7 +141,8 @@ static status grad_infer(op_build *b)
 {
     const tensor *x = b->n->in[0], *gain = b->n->in[1], *s = b->n->in[2];
     i64 heads = (i64)attr(b->n, "heads"), n = cols(x);
-    TRY(need(b, n % heads == 0, "rows of %lld do not divide into %lld heads", (long long)n, (long long)heads));
+    TRY(need(b, n % heads == 0, "rows of %lld do not divide into %lld heads", (long long)n,
+             (long long)heads));
     TRY(need(b, !gain || (gain->ndim == 1 && gain->dim[0] == n / heads), "gain must be [%lld]",
              (long long)(n / heads)));
     TRY(need(b, cols(s) == heads && rows_of(s) == rows_of(x), "s must be [%lld, %lld]", (long long)rows_of(x),
@@ -203,18 +208,20 @@ static void grad_cpu(const op_call *c)
 {
     i64 n = c->in[1].n, padded = round_up(n, 16);
     float *partial = (float *)call_scratch(c), *dgain = c->out[1].p;
+    int team = 1;
 #pragma omp parallel
     {
         i64 first, last;
         float *sums = partial + thread_index() * padded;
         if (n) memset(sums, 0, (size_t)n * sizeof *sums); // without a gain there is no scratch at all
+        if (thread_index() == 0) team = omp_get_num_threads();
         part(c->in[0].rows, thread_index(), omp_get_num_threads(), &first, &last);
         grad_rows(c, first, last, sums);
     }
     if (!dgain) return;
     for (i64 j = 0; j < n; j++) {
         float sum = accumulates(c, 1) ? dgain[j] : 0;
-        for (int t = 0; t < c->threads; t++) sum += partial[t * padded + j];
+        for (int t = 0; t < team; t++) sum += partial[t * padded + j];
         dgain[j] = sum;
     }
 }

@@ -1,0 +1,46 @@
+/* attention: the flash-style kernels behind the op of that name; forward, backward, and forward over a cache.
+ *
+ *     attention_args a = {.batch = B, .tokens = T, .heads = H, .kv_heads = H, .width = 64, .type = DT_BF16,
+ *                         .q = qkv, .k = qkv + H * 64, .v = qkv + 2 * H * 64, .q_stride = 3 * H * 64, ...,
+ *                         .scale = 0.125f, .o = o, .lse = lse, .threads = 2, .scratch = memory};
+ *     // scratch: a.threads * OP_JOIN(attention_, scratch, ISA)(&a, false) bytes, 64-byte aligned
+ *     OP_JOIN(attention_, forward, ISA)(&a);
+ *
+ * Compiled once per instruction set: every name that leaves a file ends in _plain, _v3 or _v4.
+ * Nothing here allocates, nothing is tokens x tokens. No result depends on the number of threads. */
+#pragma once
+#include "ops/op.h"
+
+/* Key s is visible to query t of the same row of the batch when  max(start[t], t - window + 1) <= s <= t,
+ * where t counts from the beginning of the cache if there is one. */
+typedef struct attention_args {
+    i64 batch, tokens;     // B, T: new tokens
+    i64 heads, kv_heads;   // H a multiple of Hkv: query head h reads key head h / (H / Hkv)
+    i64 width;             // of a head
+    dtype type;            // storage of everything that is not said to be f32: DT_F32 or DT_BF16
+    const void *q, *k, *v; // token (b, t) is the row at (b T + t) * stride elements; head h at column h width
+    i64 q_stride, k_stride, v_stride;
+    const i32 *start;              // [B, T] first visible position (of the token's document); NULL: 0
+    i64 window;                    // 0: none
+    float scale;                   // of the scores, > 0
+    const void *k_cache, *v_cache; // [B, capacity, Hkv, width] dense, or NULL
+    i64 capacity;
+    const i32 *past; // [B] entries of the cache that precede the new tokens, <= capacity; NULL: 0
+    void *o;         // out: [B, T, H, width]; row (b, t) at (b T + t) * o_stride
+    i64 o_stride;
+    float *lse;            // out: [B, H, T] log2 of the sum of exp(scale q.k) over the visible keys (BASE 2)
+    const void *d_o;       // backward: gradient of o, rows as o's
+    void *d_q, *d_k, *d_v; // backward: out, overwritten
+    i64 d_o_stride, d_q_stride, d_k_stride, d_v_stride;
+    int threads;   // of the parallel region; scratch holds that many shares
+    char *scratch; // 64-byte aligned
+} attention_args;
+
+#ifdef ISA
+/* Bytes of scratch a thread needs (a multiple of 64); reads the sizes only. */
+i64 OP_JOIN(attention_, scratch, ISA)(const attention_args *a, bool backward);
+/* o and lse from q, k, v (and the cache). */
+void OP_JOIN(attention_, forward, ISA)(const attention_args *a);
+/* d_q, d_k, d_v from d_o, q, k, v, o, lse. No cache. */
+void OP_JOIN(attention_, backward, ISA)(const attention_args *a);
+#endif
