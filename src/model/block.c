@@ -1,0 +1,97 @@
+/* block: the whole model out of its slots, in the order data flows. */
+#include "model/build.h"
+
+const config_key model_keys[] = {
+    {"model.preset", KEY_CHOICE, "none", "none gpt2-124m gpt2-350m llama-10m llama-135m",
+     .help = "a known shape; sets the keys listed under Presets, each of which may still be overridden"},
+    {"model.layers", KEY_COUNT, "12", .min = 1, .max = 1000, .unit = "blocks", .help = "transformer blocks"},
+    {"model.width", KEY_COUNT, "384", .min = 1, .max = 65536, .unit = "values",
+     .help = "width of the residual stream"},
+    {"model.context", KEY_COUNT, "512", .min = 1, .max = 1 << 20, .unit = "tokens",
+     .help = "length of a sequence"},
+    {"model.vocab", KEY_COUNT, "auto", "auto", .min = 1, .max = 1 << 24, .unit = "tokens",
+     .help = "rows of the embedding; auto: the tokenizer's size"},
+    {"model.bias", KEY_CHOICE, "false", "false true qkv",
+     .help = "biases in linear maps; qkv: only in the projections to queries, keys and values"},
+    {"model.tie_head", KEY_BOOL, "true", .help = "the head shares the embedding's matrix"},
+    {"model.dropout", KEY_NUMBER, "0", .max = 0.99, .unit = "probability",
+     .help = "dropout after the embedding, attention and feed-forward"},
+    {"model.override", KEY_LIST, "[]",
+     .help = "keys that differ in some layers: items of {layers, norm / residual / attention / ffn keys}; "
+             "later items win"},
+    {"model.override[].layers", KEY_LAYERS, "all", "all", .help = "the layers an item is for; -1 is the last"},
+    {0},
+};
+
+tensor *dropout(model_builder *b, tensor *x)
+{
+    double p = config_number(b->c, "model.dropout");
+    if (!(p > 0) || b->shape->mode != MODE_TRAIN) return x;
+    return g_out(g_node(b->g, OP_dropout, IN(x), WITH({"p", p})), 0);
+}
+
+static void branch_under(model_builder *b, residual *r, branch which)
+{
+    const char *scope = g_push(b->g, which == BRANCH_ATTENTION ? "attention" : "ffn");
+    tensor *x = residual_open(b, r, which);
+    tensor *y = which == BRANCH_ATTENTION ? attention_slot(b, x) : ffn_slot(b, x);
+    residual_close(b, r, which, dropout(b, y));
+    g_pop(b->g, scope);
+}
+
+static void declare_inputs(model_builder *b)
+{
+    const model_shape *s = b->shape;
+    i64 dim[] = {s->rows, s->tokens};
+    model *m = b->m;
+    m->tokens = g_input(b->g, "tokens", DT_I32, 2, dim);
+    m->position = g_input(b->g, "position", DT_I32, 2, dim);
+    if (s->mode == MODE_DECODE)
+        m->past = g_input(b->g, "past", DT_I32, 1, dim);
+    else
+        m->doc_start = g_input(b->g, "doc_start", DT_I32, 2, dim);
+    if (s->no_loss) return;
+    m->targets = g_input(b->g, "targets", DT_I32, 2, dim);
+    m->inverse_count = g_input(b->g, "inverse_count", DT_F32, 1, (i64[]){1});
+}
+
+status model_build(arena *a, const config *c, const model_shape *shape, model *out)
+{
+    *out = (model){.g = graph_new(a, &(graph_options){shape->mode, shape->act, shape->stream})};
+    model_builder b = {.c = c, .shape = shape, .m = out, .g = out->g, .layer = -1};
+    residual r;
+    b.layers = config_count(c, "model.layers");
+    b.width = config_count(c, "model.width");
+    b.vocab = config_count(c, "model.vocab");
+    if (b.vocab < 0) return config_refuse(c, "model.vocab", "is auto, and no tokenizer tells it; set a number");
+    declare_inputs(&b);
+    residual_start(&b, &r, embedding_slot(&b));
+    for (b.layer = 0; b.layer < b.layers; b.layer++) {
+        const char *scope = g_push(b.g, "blocks.%lld", (long long)b.layer);
+        b.g->layer = (int)b.layer;
+        branch_under(&b, &r, BRANCH_ATTENTION);
+        branch_under(&b, &r, BRANCH_FFN);
+        g_pop(b.g, scope);
+    }
+    b.layer = -1;
+    b.g->layer = -1;
+    head_slot(&b, norm_final(&b, residual_end(&b, &r)));
+    graph_prune(b.g);
+    return graph_status(b.g);
+}
+
+void model_about(const model *m, const config *c, i64 tokens, model_figures *out)
+{
+    *out = (model_figures){0};
+    for (i64 i = 0; i < m->g->n_tensors; i++) {
+        const tensor *t = m->g->tensors[i];
+        if (t->role != ROLE_PARAM) continue;
+        out->parameters += count(t);
+        bool product = t->param.kind == PARAM_MATRIX || t->param.kind == PARAM_HEAD || t->param.kind == PARAM_EXPERT;
+        bool tied = config_flag(c, "model.tie_head") && g_find(m->g, "embedding.weight") == t;
+        if (product || tied) out->matmul_parameters += count(t);
+    }
+    out->flops_per_token = 6.0 * (double)out->matmul_parameters +
+                           6.0 * (double)config_count(c, "model.layers") * (double)tokens *
+                               (double)config_count(c, "model.width");
+}

@@ -1,0 +1,77 @@
+/* build: what the slots of a model share while its graph is being built. Only src/model includes this.
+ *
+ *     static tensor *gated(model_builder *b, tensor *x) { ... linear_in(b, ...) ... }
+ */
+#pragma once
+#include "model/model.h"
+#include "ops/op.h"
+
+typedef struct model_builder {
+    const config *c;
+    const model_shape *shape;
+    model *m;
+    graph *g;
+    i64 layer; // of the block under way; -1 outside. Getters below honour model.override for it
+    i64 layers, width, vocab;
+} model_builder;
+
+static inline i64 of_count(const model_builder *b, const char *key) { return config_count_at(b->c, b->layer, key); }
+static inline double of_number(const model_builder *b, const char *key) { return config_number_at(b->c, b->layer, key); }
+static inline bool of_flag(const model_builder *b, const char *key) { return config_flag_at(b->c, b->layer, key); }
+static inline i64 of_choice(const model_builder *b, const char *key) { return config_choice_at(b->c, b->layer, key); }
+static inline bool of_is(const model_builder *b, const char *key, const char *value)
+{
+    return config_is_at(b->c, b->layer, key, value);
+}
+static inline bool of_has(const model_builder *b, const char *key, const char *choice)
+{
+    return config_has_choice_at(b->c, b->layer, key, choice);
+}
+/* Refuses the configuration at KEY; the graph's sticky error holds it. */
+#define refuse(b, key, ...) g_fail((b)->g, config_refuse((b)->c, (key), __VA_ARGS__))
+
+/* ---- init.c: what a matrix starts from */
+typedef enum matrix_part { PART_IN, PART_ATTENTION_OUT, PART_FFN_OUT, PART_EMBEDDING, PART_HEAD } matrix_part;
+param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs);
+param_info init_gain(void);
+param_info init_bias(void);
+
+/* ---- linear.c: y = x [W0; W1; W2]^T + biases, outputs side by side; names: "q", "k", "v" */
+typedef struct linear_map {
+    int n;
+    const char *name[3];
+    i64 outputs[3];
+    matrix_part part;
+    bool bias;
+} linear_map;
+tensor *linear_slot(model_builder *b, const linear_map *map, tensor *x);
+
+/* ---- norm.c: the sites. Each returns X itself where the site has no norm. */
+typedef enum norm_site { NORM_STREAM, NORM_PRE, NORM_OUT, NORM_POST } norm_site;
+typedef enum branch { BRANCH_ATTENTION, BRANCH_FFN } branch;
+tensor *norm_around(model_builder *b, branch which, norm_site site, tensor *x);
+typedef enum inner_site { INNER_Q, INNER_K, INNER_V, INNER_CONTEXT } inner_site;
+tensor *norm_inner(model_builder *b, inner_site site, i64 heads, tensor *x);
+tensor *norm_embedding(model_builder *b, tensor *x);
+tensor *norm_final(model_builder *b, tensor *x);
+
+/* ---- residual.c: the slot that owns the stream. A block sees only open and close. */
+typedef struct residual {
+    const struct residual_kind *kind;
+    tensor *stream;
+    tensor *own[4]; // what open leaves for close
+    i64 site;       // counts branches from 1
+} residual;
+void residual_start(model_builder *b, residual *r, tensor *embedding);
+tensor *residual_open(model_builder *b, residual *r, branch which);          // the branch's input
+void residual_close(model_builder *b, residual *r, branch which, tensor *y); // takes its output
+tensor *residual_end(model_builder *b, residual *r);
+
+tensor *position_rotate(model_builder *b, tensor *x, i64 heads);             // position.c: q and k
+tensor *position_embed(model_builder *b, tensor *x);                         // position.c: the embedding
+tensor *attention_slot(model_builder *b, tensor *x);                         // attention.c
+tensor *ffn_slot(model_builder *b, tensor *x);                               // ffn.c
+tensor *embedding_slot(model_builder *b);                                    // embedding.c
+void head_slot(model_builder *b, tensor *h);                                 // head.c
+tensor *embedding_table(model_builder *b);                                   // embedding.c: the tied matrix
+tensor *dropout(model_builder *b, tensor *x);                                // block.c

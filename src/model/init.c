@@ -1,0 +1,46 @@
+/* init: the spread of a matrix's first values (normalization spec 1.4). With s = init.std, d the width, l the
+ * layer from 1, L layers:
+ *
+ *   normal     s everywhere
+ *   megatron   s / sqrt(2 L) for maps back to the stream, s elsewhere, untied head 1/sqrt(d)
+ *   depth      s / sqrt(2 l) for maps back to the stream
+ *   mitchell   1/sqrt(inputs) for maps from the stream, 1/sqrt(2 inputs l) back to it
+ */
+#include "model/build.h"
+#include <math.h>
+
+const config_key init_keys[] = {
+    {"model.init.kind", KEY_CHOICE, "normal", "normal megatron depth mitchell",
+     .help = "standard deviation of each matrix: normal: one for all; megatron: outputs to the stream divided by "
+             "sqrt(2 layers); depth: by sqrt(2 l), l the layer from 1; mitchell: 1/sqrt(inputs), and depth",
+     .source = "megatron: Shoeybi et al., arXiv:1909.08053; mitchell: OLMo, arXiv:2402.00838"},
+    {"model.init.std", KEY_NUMBER, "auto", "auto", .min = 1e-9, .max = 10, .help = "auto: 1/sqrt(2.5 width)",
+     .source = "HybridNorm, arXiv:2503.04598", .only = "model.init.kind=normal megatron depth"},
+    {"model.init.std_factor", KEY_NUMBER, "1", .min = 1e-9, .max = 1e3, .help = "multiplies every deviation"},
+    {"model.init.truncate", KEY_NUMBER, "3", "none", .min = 0.1, .max = 100, .unit = "deviations",
+     .help = "draws beyond this are drawn again"},
+    {0},
+};
+
+enum { INIT_NORMAL, INIT_MEGATRON, INIT_DEPTH, INIT_MITCHELL };
+
+param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
+{
+    i64 kind = of_choice(b, "model.init.kind");
+    bool out = part == PART_ATTENTION_OUT || part == PART_FFN_OUT;
+    double depth = (double)b->layer + 1, truncate = of_number(b, "model.init.truncate");
+    double std = kind == INIT_MITCHELL ? NAN : of_number(b, "model.init.std");
+    if (isnan(std)) std = 1 / sqrt(2.5 * (double)b->width);
+    if (kind == INIT_MEGATRON && out) std /= sqrt(2 * (double)b->layers);
+    if (kind == INIT_MEGATRON && part == PART_HEAD) std = 1 / sqrt((double)b->width);
+    if (kind == INIT_DEPTH && out) std /= sqrt(2 * depth);
+    if (kind == INIT_MITCHELL) std = 1 / sqrt((double)inputs * (out ? 2 * depth : 1));
+    return (param_info){
+        .kind = part == PART_EMBEDDING ? PARAM_EMBEDDING : part == PART_HEAD ? PARAM_HEAD : PARAM_MATRIX,
+        .std = std * of_number(b, "model.init.std_factor"),
+        .truncate = isnan(truncate) ? 0 : truncate,
+    };
+}
+
+param_info init_gain(void) { return (param_info){.kind = PARAM_GAIN, .constant = 1, .f32 = true}; }
+param_info init_bias(void) { return (param_info){.kind = PARAM_VECTOR, .f32 = true}; }
