@@ -1,0 +1,49 @@
+/* optimizer: one update of all parameters from their gradients.
+ *
+ *     optimizer o;
+ *     TRY(optimizer_from(config, store, &o));
+ *     double norm = gradient_norm(store);                       // before clipping, over everything
+ *     optimizer_step(&o, store, step, lr, clip_factor(norm, limit));   // writes weights, zeroes gradients
+ *
+ * An optimizer is a row of the table in optimizer.c: a definition in double for one tensor, a kernel, cases.
+ * Moments and all arithmetic are f32; schedule arithmetic is double, rounded once. */
+#pragma once
+#include "config/config.h"
+#include "graph/store.h"
+
+/* One tensor's update. In the definition the pointers are to doubles. */
+typedef struct update {
+    i64 n;
+    double lr, peak;      // of this step; of the schedule (decay_mode independent)
+    double weight_decay;  // 0 for classes that do not decay
+    double gradient_scale; // clipping
+    double beta1, beta2, eps;
+    bool hf_eps, decay_independent, decay_after;
+    i64 step; // from 0
+} update;
+
+typedef struct optimizer_def {
+    const char *name;
+    int moments;
+    void (*definition)(const update *u, double *w, const double *g, double *m, double *v);
+    void (*kernel)(const update *u, float *w, u16 *copy, float *g, float *m, float *v); // zeroes g
+} optimizer_def;
+
+typedef struct optimizer {
+    const optimizer_def *def;
+    update base;       // everything but n, lr, step, weight_decay, scale
+    double weight_decay;
+    bool decays[PARAM_EXPERT + 1]; // by class
+    bool lazy_rows;
+} optimizer;
+
+status optimizer_from(const config *c, optimizer *out) MUST;
+/* Norm of all gradients, in double over fixed chunks; NaN or infinity if any gradient is. */
+double gradient_norm(const store *s);
+static inline double clip_factor(double norm, double limit)
+{
+    return limit > 0 && norm > limit ? limit / (norm + 1e-6) : 1;
+}
+/* Updates every parameter, refreshes bf16 copies, zeroes the gradients. */
+void optimizer_step(const optimizer *o, store *s, i64 step, double lr, double peak, double gradient_scale);
+const optimizer_def *optimizer_named(const char *name);
