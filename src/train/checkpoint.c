@@ -240,7 +240,7 @@ static status write_manifest(checkpoint *c)
     text t = {0};
     char *path;
     int n = c->n_files, fd;
-    manifest_write(&t, c->step, c->files, n);
+    checkpoint_manifest_write(&t, c->step, c->files, n);
     status s = add_file(c, "manifest.json", &fd, &path);
     if (!s) {
         s = fd_write_all(fd, t.data, t.bytes, path);

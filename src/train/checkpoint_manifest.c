@@ -18,7 +18,7 @@
 static const char check_begin[] = "\"check\": \"", check_end[] = "\"}\n";
 enum { CHECK_BYTES = sizeof check_begin - 1 + 32 + sizeof check_end - 1 };
 
-void manifest_write(text *t, i64 step, const manifest_file *files, i64 n)
+void checkpoint_manifest_write(text *t, i64 step, const manifest_file *files, i64 n)
 {
     char hex[33];
     size_t start = t->bytes;

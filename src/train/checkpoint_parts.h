@@ -1,7 +1,7 @@
 /* What the files of the checkpoint store share; for others: checkpoint.h.
  *
  *     text m = {0};
- *     manifest_write(&m, step, files, n);                  // the text of manifest.json
+ *     checkpoint_manifest_write(&m, step, files, n);                  // the text of manifest.json
  *     i64 *steps, n;
  *     TRY(checkpoint_steps(run_dir, &steps, &n));          // of the folders step_N, newest first
  *     free(steps);
@@ -15,7 +15,7 @@ typedef struct manifest_file {
     digest sum;
 } manifest_file;
 /* Appends the manifest of N files to T. */
-void manifest_write(text *t, i64 step, const manifest_file *files, i64 n);
+void checkpoint_manifest_write(text *t, i64 step, const manifest_file *files, i64 n);
 
 /* The steps of all folders step_N in RUN_DIR, newest first, whole or not; released with free. None: *n = 0.
  */

@@ -1,0 +1,88 @@
+/* From the configuration's data block to a data set: see corpus.h; data/prepare.h does the work. */
+#include "train/corpus.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "data/prepare.h"
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MOST_PATHS = 64 };
+
+static status read_paths(config *c, const char **paths, i64 *n)
+{
+    *n = config_items(c, "data.train");
+    if (!*n) return config_refuse(c, "data.train", "is empty; name a folder or file of text, or shards");
+    if (*n > MOST_PATHS)
+        return config_refuse(c, "data.train", "has %lld items; at most %d", (long long)*n, MOST_PATHS);
+    for (i64 i = 0; i < *n; i++) {
+        paths[i] = config_item(c, "data.train", i, "path");
+        if (!path_exists(paths[i]))
+            return config_refuse(c, "data.train", "names %s, which does not exist", paths[i]);
+    }
+    return OK;
+}
+
+static status fit_vocab(config *c, const dataset *d)
+{
+    i64 have = dataset_vocab(d), room = config_count(c, "model.vocab");
+    char number[32];
+    snprintf(number, sizeof number, "%lld", (long long)have);
+    if (room < 0) return config_set(c, "model.vocab", number, "tokenizer");
+    if (room < have)
+        return config_refuse(
+            c, "model.vocab",
+            "is %lld, but the tokenizer of %s has %lld tokens; set it to at least that, or to auto",
+            (long long)room, dataset_folder(d), (long long)have);
+    return OK;
+}
+
+typedef struct listener {
+    void (*talk)(void *context, const char *line);
+    void *context;
+    const char *phase;
+} listener;
+
+static bool tell_phase(void *context, const build_progress *p)
+{
+    listener *l = context;
+    if (!l->talk || (l->phase && !strcmp(l->phase, p->phase))) return true;
+    char line[128], size[32];
+    l->phase = p->phase;
+    snprintf(line, sizeof line, "data: %s %s of text ...", p->phase,
+             show_bytes((double)p->bytes_total, size));
+    l->talk(l->context, line);
+    return true;
+}
+
+status corpus_open(config *c, const char *cache, void (*talk)(void *context, const char *line), void *context,
+                   dataset **out)
+{
+    char folder[PATH_MAX], line[256];
+    const char *paths[MOST_PATHS];
+    i64 n;
+    listener l = {talk, context, NULL};
+    TRY(read_paths(c, paths, &n));
+    snprintf(folder, sizeof folder, "%s/data", cache);
+    prepare_options o = {.build = {.train = paths,
+                                   .train_count = n,
+                                   .validation = config_text(c, "data.validation"),
+                                   .document = config_text(c, "data.document"),
+                                   .special = config_text(c, "data.special"),
+                                   .out = folder,
+                                   .progress = tell_phase,
+                                   .progress_context = &l},
+                         .tokenizer = config_text(c, "data.tokenizer"),
+                         .vocab = config_count(c, "data.vocab"),
+                         .pattern = config_text(c, "data.pattern"),
+                         .tokenizer_memory = config_count(c, "data.tokenizer_memory")};
+    TRY(data_prepare(&o, out));
+    snprintf(line, sizeof line,
+             "data: %lld documents, %lld tokens to train on, %lld for validation, vocabulary %lld",
+             (long long)dataset_documents(*out, DATA_TRAIN), (long long)dataset_tokens(*out, DATA_TRAIN),
+             (long long)dataset_tokens(*out, DATA_VALIDATION), (long long)dataset_vocab(*out));
+    if (talk) talk(context, line);
+    status s = fit_vocab(c, *out);
+    if (s) dataset_close(*out);
+    return s;
+}

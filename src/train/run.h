@@ -1,0 +1,37 @@
+/* run: what the files of the trainer share. Only src/train includes it. */
+#pragma once
+#include "data/loader.h"
+#include "device/peak.h"
+#include "train/checkpoint.h"
+#include "train/metrics.h"
+#include "train/registry.h"
+#include "train/save.h"
+#include "train/trainer.h"
+
+typedef struct trainer {
+    config *c;
+    const dataset *data;
+    const train_options *o;
+    train_result *result;
+    session *s;
+    loader *loader;
+    batch batch;
+    schedule schedule;
+    run_state state;
+    checkpoint_store *checkpoints;
+    metrics_log *log;
+    registry *registry;
+    peak_probe *peak;
+    double peak_gflops, tokens_per_s;
+    i64 steps, save_every, evaluate_every;
+    i64 milestones[64], n_milestones;
+    i64 saved_at, evaluated_at;
+} trainer;
+
+double clock_seconds(void);
+void say(const trainer *t, const char *format, ...) PRINTF(2, 3);
+status batch_open(i64 rows, i64 context, batch *b) MUST;
+void batch_close(batch *b);
+loader_options loader_for(const config *c, i64 rows, bool train);
+status time_steps(trainer *t, double *seconds_a_step) MUST;
+status train_loop(trainer *t) MUST;

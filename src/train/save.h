@@ -1,0 +1,23 @@
+/* save: a session's states as a checkpoint and back. */
+#pragma once
+#include "train/checkpoint.h"
+#include "train/session.h"
+
+typedef struct run_state { // state.json: all that is not a tensor
+    i64 step;              // steps done
+    i64 position;          // the loader's
+    i64 tokens_seen, bytes_seen;
+    i64 metrics_offset;
+    double seconds; // of training so far
+    char identity[17], code[64], isa[16];
+    i64 threads;
+} run_state;
+
+/* Writes model.safetensors (f32 masters and states), optimizer.safetensors, state.json, config.yaml, and a
+ * copy of TOKENIZER; hands the rest to the checkpoint's thread. */
+status save_session(checkpoint_store *store, const session *s, const run_state *state, const char *tokenizer)
+    MUST;
+/* Reads PATH (a whole checkpoint) into S. OPTIMIZER false: the weights only. ERR_FORMAT names what does not
+ * fit. */
+status load_session(session *s, const char *path, bool optimizer, run_state *state) MUST;
+status load_weights(store *s, const char *path_model) MUST; // model.safetensors

@@ -1,0 +1,67 @@
+/* session: everything a run computes with, made from a configuration: graphs, programs, store, optimizer.
+ * Training, `keel plan memory`, `keel bench train` and tests use the same one.
+ *
+ *     session *s;
+ *     TRY(session_open(config, device, &(session_options){.isa = ISA_V4}, &s));
+ *     double loss; // nats a target, mean over the step
+ *     session_forward_backward(s, &batch, step, &loss);
+ *     session_update(s, step, lr, &norm);
+ *     session_close(s);
+ */
+#pragma once
+#include "config/config.h"
+#include "graph/program.h"
+#include "model/model.h"
+#include "optim/optimizer.h"
+#include "optim/schedule.h"
+
+typedef struct session_options {
+    isa isa;
+    bool no_fuse;   // leave the graph without rewrites
+    bool no_update; // evaluation only: no gradients, no optimizer state
+    bool plan_only; // sizes only: take no memory
+} session_options;
+
+typedef struct session_memory { // bytes
+    i64 parameters, gradients, optimizer, activations, evaluation, total;
+    i64 activations_lower_bound;
+} session_memory;
+
+/* One step's rows: batch_rows x context each, as data/loader.h fills them. */
+typedef struct step_batch {
+    const i32 *tokens, *targets, *doc_start, *position;
+    i64 rows, n_valid;
+} step_batch;
+
+typedef struct session {
+    arena *arena;
+    const config *c;
+    device *device;
+    session_options options;
+    dtype act, stream;
+    i64 context, batch_rows, micro_rows; // tokens a row; rows a step; rows a program run
+    model train, evaluate;
+    store *store;
+    program *train_program, *evaluate_program;
+    optimizer optimizer;
+    model_figures figures;
+    session_memory memory;
+    i64 rewrites;
+} session;
+
+/* C must say model.vocab. ERR_CONFIG: shapes that do not fit; ERR_MEMORY: what does not fit, and by how much.
+ */
+status session_open(config *c, device *d, const session_options *options, session **out) MUST;
+void session_close(session *s); // NULL allowed; not the device
+void session_start(session *s); // initial weights by train.seed.init, moments and gradients zero
+
+/* Runs forward and backward of all micro-batches of B; gradients lie in the store, divided by the targets of
+ * the whole step. *nats: the sum over targets. */
+void session_forward_backward(session *s, const step_batch *b, i64 step, double *nats);
+/* Clips, updates, zeroes the gradients, commits states. *norm: of the gradient before clipping; nothing is
+ * updated if it is not finite. */
+void session_update(session *s, i64 step, double lr, double peak, double *norm);
+/* Sum of nats over B's targets by the evaluation program; B may have up to micro_rows rows. */
+double session_evaluate(session *s, const step_batch *b);
+/* After a step that was not finite: ERR_NUMERIC naming op, layer and micro-batch. */
+status session_blame(session *s, const step_batch *b, i64 step) MUST;

@@ -1,0 +1,54 @@
+/* trainer: the loop. Trains a configuration on a data set into a run folder, resumes it, and ends with a
+ * result.
+ *
+ *     train_options o = {.out = "runs/a", .device = d, .isa = level, .talk = print_line};
+ *     train_result r;
+ *     TRY(train_run(config, dataset, &o, &r));
+ *
+ * The folder: config.yaml (resolved), tokenizer.json, metrics.jsonl, step_N/ (train/checkpoint.h). A crash at
+ * any moment costs at most the steps since the last checkpoint; what is resumed has the bits of what was not
+ * interrupted. */
+#pragma once
+#include "config/config.h"
+#include "data/dataset.h"
+#include "train/session.h"
+#include <signal.h>
+
+typedef struct train_progress {
+    i64 step, steps;
+    double loss, bits_per_byte; // of the step just done
+    double validation;          // bits per byte at the last evaluation; NaN before the first
+    double lr, norm, tokens_per_s, share_of_peak, seconds_left;
+} train_progress;
+
+typedef struct train_options {
+    const char *out;
+    bool resume;
+    device *device;
+    isa isa;
+    bool no_fuse, profile;
+    const char *name;                  // of the run, for the registry; NULL: the folder's last part
+    const volatile sig_atomic_t *stop; // not 0: save and leave
+    void (*talk)(void *context, const char *line);                   // one line of news, no newline
+    void (*progress)(void *context, const train_progress *progress); // after every step
+    void *context;
+} train_options;
+
+typedef struct train_result {
+    i64 step, tokens_seen;
+    double loss, bits_per_byte, perplexity; // validation, at the end; NaN without validation data
+    double seconds;
+    char id[48]; // in the registry
+} train_result;
+
+/* ERR_STOPPED after a stop (the state is saved); ERR_NUMERIC when the loss or gradient is not finite (the
+ * last good checkpoint stands); ERR_CONFIG, ERR_INPUT, ERR_IO, ERR_MEMORY as they say. C is resolved on the
+ * way. */
+status train_run(config *c, const dataset *d, const train_options *o, train_result *result) MUST;
+
+typedef struct evaluation {
+    i64 tokens, bytes, rows;
+    double nats; // sum
+} evaluation;
+/* Validation loss over at most TOKENS tokens (0: all). */
+status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens, evaluation *out) MUST;
