@@ -9,8 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BENCHES(BENCH) BENCH(peak, "the machine's own peaks: matrix products and memory")
-#define BENCH(name, help) static status bench_##name(int argc, char **argv);
+#define BENCHES(BENCH)                                                                                       \
+    BENCH(peak, "the machine's own peaks: matrix products and memory")                                       \
+    BENCH(train, "a training step: tokens/s and share of the machine's matrix-product peak")
+#define BENCH(name, help) status bench_##name(int argc, char **argv);
 BENCHES(BENCH)
 #undef BENCH
 
@@ -95,7 +97,7 @@ static status print_peaks(const peak_figures *f, const device_facts *about, bool
     return OK;
 }
 
-static status bench_peak(int argc, char **argv)
+status bench_peak(int argc, char **argv)
 {
     peak_args a = {0};
     device *d;

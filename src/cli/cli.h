@@ -7,10 +7,15 @@
 #include "base/base.h"
 
 #define VERBS(VERB)                                                                                          \
+    VERB(train, "turn text and a configuration into a trained model")                                        \
+    VERB(generate, "go on with a text")                                                                      \
+    VERB(eval, "measure a trained model")                                                                    \
     VERB(tokenizer, "train, inspect and use byte-level BPE tokenizers")                                      \
     VERB(data, "build and inspect shards of tokens")                                                         \
     VERB(config, "explain configuration keys, print a resolved configuration")                               \
     VERB(runs, "list and show runs, write the report page of one")                                           \
+    VERB(plan, "say what a run will need")                                                                   \
+    VERB(graph, "print the graph of a training step")                                                        \
     VERB(bench, "measure the machine's peaks and a training step's share of them")                           \
     VERB(op, "list, check, time and evaluate operations")
 #define VERB(name, help) status verb_##name(int argc, char **argv);

@@ -1,0 +1,115 @@
+/* Decoding with caches: see decoder.h. */
+#include "infer/decoder.h"
+#include "graph/program.h"
+#include "model/model.h"
+#include "train/save.h"
+#include <string.h>
+
+enum { CHUNK = 64 };
+
+typedef struct reader { // a program that feeds WIDTH tokens at a time
+    model m;
+    program *p;
+    i64 width;
+} reader;
+
+struct decoder {
+    arena *arena;
+    const config *c;
+    store *store;
+    reader one, chunk;
+    i64 length, capacity, vocab;
+};
+
+static status build(decoder *d, reader *r, i64 width, dtype act)
+{
+    model_shape shape = {.rows = 1,
+                         .tokens = width,
+                         .mode = MODE_DECODE,
+                         .act = act,
+                         .stream = act,
+                         .capacity = d->capacity,
+                         .no_loss = true};
+    i64 rewrites;
+    r->width = width;
+    TRY(model_build(d->arena, d->c, &shape, &r->m));
+    TRY(graph_rewrite(r->m.g, &rewrites));
+    return graph_verify(r->m.g);
+}
+
+static status open_parts(decoder *d, device *dev, isa level, dtype act, const char *weights)
+{
+    program_options o = {.device = dev, .isa = level};
+    TRY(build(d, &d->one, 1, act));
+    TRY(build(d, &d->chunk, CHUNK, act));
+    TRY(store_open(d->arena, d->one.m.g, 0, &d->store));
+    TRY(program_open(d->one.m.g, d->store, &o, &d->one.p));
+    TRY(program_open(d->chunk.m.g, d->store, &o, &d->chunk.p));
+    return weights ? load_weights(d->store, weights) : OK;
+}
+
+status decoder_open(const config *c, device *dev, isa level, dtype act, const char *weights, i64 capacity, decoder **out)
+{
+    arena *a;
+    TRY(arena_open(&a));
+    decoder *d = arena_new(a, decoder);
+    *d = (decoder){.arena = a, .c = c, .capacity = capacity, .vocab = config_count(c, "model.vocab")};
+    status s = open_parts(d, dev, level, act, weights);
+    if (s)
+        decoder_close(d);
+    else
+        *out = d;
+    return s;
+}
+
+void decoder_close(decoder *d)
+{
+    if (!d) return;
+    program_close(d->one.p);
+    program_close(d->chunk.p);
+    store_close(d->store);
+    graph_close(d->one.m.g);
+    graph_close(d->chunk.m.g);
+    arena_close(d->arena);
+}
+
+/* Feeds N <= width tokens; the places behind them hold token 0, which no real token sees and the next call
+ * overwrites in the caches. */
+static const float *feed(decoder *d, reader *r, const i32 *ids, i64 n)
+{
+    step_info step = {0};
+    i32 *tokens = program_data(r->p, r->m.tokens), *position = program_data(r->p, r->m.position);
+    memset(tokens, 0, (size_t)r->width * sizeof *tokens);
+    memcpy(tokens, ids, (size_t)n * sizeof *tokens);
+    i64 last = config_count(d->c, "model.context") - 1;
+    for (i64 i = 0; i < r->width; i++) position[i] = (i32)(i < n ? d->length + i : MIN(d->length + i, last));
+    *(i32 *)program_data(r->p, r->m.past) = (i32)d->length;
+    program_run(r->p, &step, PHASE_FORWARD);
+    program_commit(r->p, &step);
+    d->length += n;
+    return (const float *)program_data(r->p, r->m.logits) + (n - 1) * d->vocab;
+}
+
+status decoder_feed(decoder *d, const i32 *ids, i64 n, const float **logits)
+{
+    if (n < 1 || n > d->capacity - d->length)
+        return fail(ERR_INPUT, "%lld tokens do not fit behind %lld of %lld", (long long)n, (long long)d->length,
+                    (long long)d->capacity);
+    for (i64 i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= d->vocab)
+            return fail(ERR_INPUT, "token %d is beyond the model's vocabulary of %lld", ids[i], (long long)d->vocab);
+    while (n) {
+        reader *r = n > 4 ? &d->chunk : &d->one;
+        i64 now = MIN(n, r->width);
+        *logits = feed(d, r, ids, now);
+        ids += now, n -= now;
+    }
+    return OK;
+}
+
+void decoder_reset(decoder *d) { d->length = 0; }
+i64 decoder_length(const decoder *d) { return d->length; }
+i64 decoder_capacity(const decoder *d) { return d->capacity; }
+i64 decoder_vocab(const decoder *d) { return d->vocab; }
+i64 decoder_cache_bytes(const decoder *d) { return d->store->bytes_states; }
+store *decoder_store(decoder *d) { return d->store; }

@@ -1,0 +1,26 @@
+/* decoder: a model that reads tokens one after the other, keeping keys and values in caches: the same model code as
+ * in training, built in MODE_DECODE, as two programs (one token, a chunk of the prompt) over one store.
+ *
+ *     decoder *d;
+ *     TRY(decoder_open(config, device, level, DT_F32, weights_path, 512, &d));
+ *     const float *logits;
+ *     TRY(decoder_feed(d, ids, n, &logits));        // [vocab], of the last token fed
+ *     decoder_reset(d);                             // forget everything
+ */
+#pragma once
+#include "config/config.h"
+#include "device/device.h"
+#include "graph/store.h"
+
+typedef struct decoder decoder;
+/* CAPACITY: tokens it can hold, at most model.context where positions are learned. */
+status decoder_open(const config *c, device *d, isa level, dtype act, const char *weights, i64 capacity, decoder **out) MUST;
+void decoder_close(decoder *d); // NULL allowed
+/* ERR_INPUT: more tokens than fit, or an id beyond the vocabulary (nothing is fed then). */
+status decoder_feed(decoder *d, const i32 *ids, i64 n, const float **logits) MUST;
+void decoder_reset(decoder *d);
+i64 decoder_length(const decoder *d);
+i64 decoder_capacity(const decoder *d);
+i64 decoder_vocab(const decoder *d);
+i64 decoder_cache_bytes(const decoder *d); // of keys and values
+store *decoder_store(decoder *d);          // its weights: tests set them directly, then store_sync
