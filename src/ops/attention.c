@@ -36,6 +36,8 @@ static status check_heads(op_build *b)
     TRY(need(b, cols(n->in[K]) == cols(n->in[Q]) / heads * kv, "k must have rows of %lld",
              (long long)(cols(n->in[Q]) / heads * kv)));
     TRY(need(b, same_shape(n->in[K], n->in[V]), "k and v must have one shape"));
+    TRY(need(b, n->in[K]->dtype == n->in[Q]->dtype && n->in[V]->dtype == n->in[Q]->dtype,
+             "q, k and v must have one dtype"));
     return need(b, n->in[Q]->dim[0] == n->in[K]->dim[0] && n->in[Q]->dim[1] == n->in[K]->dim[1],
                 "q and k must have the same sequences");
 }
@@ -51,6 +53,8 @@ static status infer(op_build *b)
     TRY(need(
         b, !cache || (cache->ndim == 3 && cols(cache) == cols(n->in[K]) && same_shape(cache, n->in[CACHE_V])),
         "caches must be [B, capacity, %lld]", (long long)cols(n->in[K])));
+    TRY(need(b, !cache || (cache->dtype == q->dtype && n->in[CACHE_V]->dtype == q->dtype),
+             "the caches must have the dtype of q"));
     TRY(need(b, !cache || count(n->in[PAST]) == q->dim[0], "past must be [B]"));
     TRY(out_like(b, 0, q));
     return out_shape(b, 1, DT_F32, 3, (i64[]){q->dim[0], number(n, "heads"), q->dim[1]});
@@ -169,9 +173,7 @@ static attention_args forward_arguments(const op_call *c)
 static status prepare(op_call *c)
 {
     attention_args a = forward_arguments(c);
-    static const char there; // sizes only: the cache has no address yet
-    if (c->node->in[CACHE_K]) a.k_cache = a.v_cache = &there;
-    return want_scratch(c, (size_t)c->threads * (size_t)OP_JOIN(attention_, scratch, ISA)(&a, false));
+    return want_scratch(c, (size_t)OP_JOIN(attention_, scratch, ISA)(&a, false));
 }
 
 static void cpu(const op_call *c)
@@ -216,6 +218,14 @@ static const op_case cases[] = {
     {"cache, one token",
      "q=2x1x64 k=2x1x64 v=2x1x64 cache_k=2x90x64 cache_v=2x90x64 past=2 heads=2 kv_heads=2 "
      "scale=0.176 fill.past=below:89 f32 bf16 tol.bf16=0.015 grad=0"},
+    {"odd width", "q=1x70x14 k=1x70x7 v=1x70x7 heads=2 kv_heads=1 scale=0.4 f32 bf16 tol.bf16=0.015"},
+    {"documents and window",
+     "q=1x140x32 k=1x140x32 v=1x140x32 doc_start=1x140 fill.doc_start=starts:90 heads=1 "
+     "window=50 scale=0.176 f32 bf16 tol.bf16=0.015"},
+    {"several blocks", "q=1x600x64 k=1x600x64 v=1x600x64 heads=1 scale=0.125 f32 bf16 tol.bf16=0.015 grad=0"},
+    {"prefill",
+     "q=2x30x64 k=2x30x64 v=2x30x64 cache_k=2x70x64 cache_v=2x70x64 past=2 fill.past=below:41 heads=2 "
+     "kv_heads=2 window=60 scale=0.176 f32 bf16 tol.bf16=0.015 grad=0"},
     {"gpt2", "q=2x1024x768 k=2x1024x768 v=2x1024x768 heads=12 kv_heads=12 scale=0.125 bf16 bench"},
     {"llama-10m", "q=32x256x256 k=32x256x128 v=32x256x128 heads=4 kv_heads=2 scale=0.125 bf16 bench"},
     {0},
@@ -264,14 +274,14 @@ OP_DEF(attention) = {
     .name = "attention",
     .brief = "o_t = sum_s softmax_s(scale q_t . k_s) v_s over visible s",
     .source = "arXiv:1706.03762, arXiv:2205.14135",
-    .in = {{"q", "[B, T, heads w]"},
-           {"k", "[B, T, kv_heads w]"},
-           {"v", "[B, T, kv_heads w]"},
+    .in = {{"q", "[B, T, n]"},
+           {"k", "[B, T, m]"},
+           {"v", "[B, T, m]"},
            {"doc_start", "[B, T]", ARG_I32, .optional = true, .fill = "starts:20", .range = "0:column"},
-           {"cache_k", "[B, capacity, kv_heads w]", .optional = true, .fixed = true},
-           {"cache_v", "[B, capacity, kv_heads w]", .optional = true, .fixed = true},
+           {"cache_k", "[B, capacity, m]", .optional = true, .fixed = true},
+           {"cache_v", "[B, capacity, m]", .optional = true, .fixed = true},
            {"past", "[B]", ARG_I32, .optional = true, .range = "0:cache_k.1"}},
-    .out = {{"o", "[B, T, heads w]"}, {"lse", "[B, heads, T]", ARG_F32, .fixed = true}},
+    .out = {{"o", "[B, T, n]"}, {"lse", "[B, heads, T]", ARG_F32, .fixed = true}},
     .attrs = ATTRS,
     .infer = infer,
     .vjp = vjp,
@@ -287,7 +297,12 @@ OP_DEF(attention) = {
 
 static status grad_infer(op_build *b)
 {
+    const node *n = b->n;
     TRY(check_heads(b));
+    for (int i = G_O; i <= G_DO; i += G_DO - G_O)
+        TRY(need(b, same_shape(n->in[i], n->in[Q]) && n->in[i]->dtype == n->in[Q]->dtype, "%s must be like q",
+                 i == G_O ? "o" : "do"));
+    TRY(need(b, count(n->in[G_LSE]) == rows_of(n->in[Q]) * number(n, "heads"), "lse must be [B, heads, T]"));
     for (int i = 0; i < 3; i++) TRY(out_like(b, i, b->n->in[i]));
     return OK;
 }
@@ -337,7 +352,7 @@ static attention_args grad_arguments(const op_call *c)
 static status grad_prepare(op_call *c)
 {
     attention_args a = grad_arguments(c);
-    return want_scratch(c, (size_t)c->threads * (size_t)OP_JOIN(attention_, scratch, ISA)(&a, true));
+    return want_scratch(c, (size_t)OP_JOIN(attention_, scratch, ISA)(&a, true));
 }
 
 static void grad_cpu(const op_call *c)
@@ -375,14 +390,14 @@ static const op_case grad_cases[] = {
 OP_DEF(attention_grad) = {
     .name = "attention_grad",
     .brief = "dq, dk, dv of attention, from o and lse",
-    .in = {{"q", "[B, T, heads w]"},
-           {"k", "[B, T, kv_heads w]"},
-           {"v", "[B, T, kv_heads w]"},
+    .in = {{"q", "[B, T, n]"},
+           {"k", "[B, T, m]"},
+           {"v", "[B, T, m]"},
            {"doc_start", "[B, T]", ARG_I32, .optional = true, .fill = "starts:20", .range = "0:column"},
-           {"o", "[B, T, heads w]"},
+           {"o", "[B, T, n]"},
            {"lse", "[B, heads, T]", ARG_F32},
-           {"do", "[B, T, heads w]"}},
-    .out = {{"dq", "[B, T, heads w]"}, {"dk", "[B, T, kv_heads w]"}, {"dv", "[B, T, kv_heads w]"}},
+           {"do", "[B, T, n]"}},
+    .out = {{"dq", "[B, T, n]"}, {"dk", "[B, T, m]"}, {"dv", "[B, T, m]"}},
     .attrs = ATTRS,
     .infer = grad_infer,
     .reference = grad_reference,

@@ -3,7 +3,7 @@
  *     attention_args a = {.batch = B, .tokens = T, .heads = H, .kv_heads = H, .width = 64, .type = DT_BF16,
  *                         .q = qkv, .k = qkv + H * 64, .v = qkv + 2 * H * 64, .q_stride = 3 * H * 64, ...,
  *                         .scale = 0.125f, .o = o, .lse = lse, .threads = 2, .scratch = memory};
- *     // scratch: a.threads * OP_JOIN(attention_, scratch, ISA)(&a, false) bytes, 64-byte aligned
+ *     // scratch: OP_JOIN(attention_, scratch, ISA)(&a, false) bytes, 64-byte aligned
  *     OP_JOIN(attention_, forward, ISA)(&a);
  *
  * Compiled once per instruction set: every name that leaves a file ends in _plain, _v3 or _v4.
@@ -24,7 +24,7 @@ typedef struct attention_args {
     i64 window;                    // 0: none
     float scale;                   // of the scores, > 0
     const void *k_cache, *v_cache; // [B, capacity, Hkv, width] dense, or NULL
-    i64 capacity;
+    i64 capacity;                  // 0: no cache
     const i32 *past; // [B] entries of the cache that precede the new tokens, <= capacity; NULL: 0
     void *o;         // out: [B, T, H, width]; row (b, t) at (b T + t) * o_stride
     i64 o_stride;
@@ -32,12 +32,12 @@ typedef struct attention_args {
     const void *d_o;       // backward: gradient of o, rows as o's
     void *d_q, *d_k, *d_v; // backward: out, overwritten
     i64 d_o_stride, d_q_stride, d_k_stride, d_v_stride;
-    int threads;   // of the parallel region; scratch holds that many shares
+    int threads;   // of the parallel region
     char *scratch; // 64-byte aligned
 } attention_args;
 
 #ifdef ISA
-/* Bytes of scratch a thread needs (a multiple of 64); reads the sizes only. */
+/* Bytes of scratch a call needs; reads sizes, type, threads, and whether there is a cache. Linear in T. */
 i64 OP_JOIN(attention_, scratch, ISA)(const attention_args *a, bool backward);
 /* o and lse from q, k, v (and the cache). */
 void OP_JOIN(attention_, forward, ISA)(const attention_args *a);

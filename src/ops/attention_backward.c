@@ -249,5 +249,5 @@ void OP_JOIN(attention_, backward, ISA)(const attention_args *a)
 i64 OP_JOIN(attention_, scratch, ISA)(const attention_args *a, bool backward)
 {
     if (!backward) return OP_JOIN(attention_, forward_scratch, ISA)(a);
-    return lay_out(a, blocks_for(a->type), NULL).bytes;
+    return a->threads * lay_out(a, blocks_for(a->type), NULL).bytes;
 }

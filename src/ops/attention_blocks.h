@@ -94,7 +94,7 @@ i64 OP_JOIN(attention_, forward_scratch, ISA)(const attention_args *a);
 i64 OP_JOIN(attention_, decode_scratch, ISA)(const attention_args *a);
 void OP_JOIN(attention_, decode, ISA)(const attention_args *a);
 /* Too few queries to pay for packing the cache: keys are read where they lie. */
-static inline bool attention_is_short(const attention_args *a) { return a->k_cache && a->tokens <= 4; }
+static inline bool attention_is_short(const attention_args *a) { return a->capacity > 0 && a->tokens <= 4; }
 
 /* ---- sizes and rows that the drivers use */
 static inline i64 columns_of(i64 width) { return round_up(width, 16); }
@@ -122,6 +122,11 @@ static inline void prefetch_head(const attention_args *a, const void *p, i64 str
     i64 size = dtype_bytes(a->type), from = (b * a->tokens + first) * stride + column;
     rows = MIN(rows, a->tokens - first);
     prefetch_rows((const char *)p + from * size, a->width * size, stride * size, rows, to_write);
+}
+/* Entries of the cache before the new tokens of batch row b; never outside the cache. */
+static inline i64 past_of(const attention_args *a, i64 b)
+{
+    return a->past ? MAX(0, MIN((i64)a->past[b], a->capacity)) : 0;
 }
 /* First key that query t of batch row b sees; never beyond `at`, its own position. */
 static inline i64 first_key(const attention_args *a, i64 b, i64 t, i64 at)

@@ -2,8 +2,9 @@
  *
  * Operands are widened to f32 when packed, so one set of products serves both. Vectors are GCC's vector
  * types, as wide as the instruction set's registers; a tile is 6 rows x 4 vectors with 32 registers, 6 x 2
- * with 16. Numerics: f32 throughout; exp2 to 3e-8 before its own rounding. */
+ * with 16. Numerics: f32 throughout; exp2 to 1.4 units in the last place (vec.h). */
 #include "ops/attention_tiles.h"
+#include "ops/vec.h"
 #include <string.h>
 
 #if defined ISA_v4
@@ -11,7 +12,6 @@ enum { MOST = 4 }; // vectors of a tile
 #else
 enum { MOST = 2 };
 #endif
-typedef i32 four_index __attribute__((vector_size(16)));
 
 /* ---- products */
 
@@ -75,26 +75,6 @@ static void multiply(const product *p)
 
 /* ---- softmax */
 
-/* 2^x for x <= 127: nearest integer by a magic number, polynomial on [-1/2, 1/2]. 0 below -126, NaN stays. */
-INLINE float exp2_scalar(float x)
-{
-    const float magic = 12582912.f; // 1.5 2^23: adding it rounds to an integer
-    float at = x < -126 ? -126 : x > 127 ? 127 : x;
-    union {
-        float f;
-        i32 i;
-    } n = {.f = at + magic}, scale;
-    float f = at - (n.f - magic);
-    scale.i = (i32)((u32)(n.i + 127) << 23);
-    float y = 1.694873433e-04f;
-    y = y * f + 1.343551843e-03f;
-    y = y * f + 9.612635843e-03f;
-    y = y * f + 5.550204410e-02f;
-    y = y * f + 2.402269629e-01f;
-    y = y * f + 6.931473028e-01f;
-    y = y * f + 1;
-    return x < -126 ? 0 : y * scale.f;
-}
 static void softmax(const softmax_block *b)
 {
     for (i64 r = 0; r < b->rows; r++) {
@@ -110,12 +90,12 @@ static void softmax(const softmax_block *b)
         const float factor = b->factor, shift = max * factor;
 #pragma omp simd reduction(+ : sum)
         for (i64 j = begin; j < end; j++) {
-            float y = exp2_scalar(s[j] * factor - shift);
+            float y = vec_exp2(s[j] * factor - shift);
             p[j] = y;
             sum += y;
         }
         if (max != b->max[r]) {
-            float alpha = exp2_scalar((b->max[r] - max) * factor), *o = b->o + r * b->ldo;
+            float alpha = vec_exp2((b->max[r] - max) * factor), *o = b->o + r * b->ldo;
             b->sum[r] *= alpha;
             b->max[r] = max;
             if (!b->fresh)
@@ -142,7 +122,7 @@ static void scores(const score_block *b)
         for (i64 j = 0; j < begin; j++) p[j] = ds[j] = 0;
 #pragma omp simd
         for (i64 j = begin; j < end; j++) {
-            p[j] = exp2_scalar(s[j] * factor - lse);
+            p[j] = vec_exp2(s[j] * factor - lse);
             ds[j] = p[j] * (dp[j] - delta);
         }
         for (i64 j = end; j < BLOCK; j++) p[j] = ds[j] = 0;

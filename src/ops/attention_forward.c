@@ -8,6 +8,7 @@
  * not see contributes an exact zero, so the bits of a document depend on nothing but that document and its
  * place. Departs: log2 and exp2 throughout, with log2(e) folded into the scale; lse is in base 2. */
 #include "ops/attention_blocks.h"
+#include "ops/vec.h"
 #include <math.h>
 #include <string.h>
 
@@ -23,7 +24,7 @@ static memory lay_out(const attention_args *a, const attention_blocks *op, char 
 {
     carver c = {base, 0};
     i64 columns = columns_of(a->width), words = words_of(a->width, op->pair);
-    i64 keys = round_up((a->k_cache ? a->capacity : 0) + a->tokens, BLOCK);
+    i64 keys = round_up(a->capacity + a->tokens, BLOCK);
     memory m = {0};
     m.zero = carve(&c, a->width * 4);
     m.k = carve(&c, keys * words * 4);
@@ -126,21 +127,6 @@ static void step(const task *t, i64 rows, i64 at, i64 from, i64 to, const i32 *f
                                .diagonal = at - from});
 }
 
-/* log2 of a positive normal number: exponent and atanh series on [sqrt(1/2), sqrt(2)); 2e-7 absolute. NaN
- * stays. */
-static inline float log2_positive(float x)
-{
-    union {
-        float f;
-        u32 u;
-    } v = {.f = x};
-    i32 e = (i32)(v.u - 0x3F3504F3) >> 23;
-    v.u -= (u32)e << 23;
-    float z = (v.f - 1) / (v.f + 1), y = z * z;
-    float series = 1 + y * (1 / 3.f + y * (1 / 5.f + y * (1 / 7.f + y * (1 / 9.f))));
-    return (float)e + 2 * (float)M_LOG2E * z * series + (x - x);
-}
-
 /* What comes after head H: the next head's queries; of the next task its keys and values too. */
 static void prefetch_next(const task *t, i64 h, i64 q0)
 {
@@ -186,7 +172,7 @@ static void query_block(const task *t, i64 h, i64 q0)
         store_row(element(a->o, a->type, index), a->type, m->o + r * columns, 1 / m->sum[r], a->width);
     }
 #pragma omp simd
-    for (i64 r = 0; r < rows; r++) lse[r] = m->max[r] * factor + log2_positive(m->sum[r]);
+    for (i64 r = 0; r < rows; r++) lse[r] = m->max[r] * factor + vec_log(m->sum[r]) * (float)M_LOG2E;
 }
 
 void OP_JOIN(attention_, forward, ISA)(const attention_args *a)
@@ -218,7 +204,7 @@ void OP_JOIN(attention_, forward, ISA)(const attention_args *a)
             t.next_head = next < 0 ? -1 : next % a->heads;
             t.begin = (chunks - 1 - i / tasks) * chunk; // long rows of scores first
             t.end = MIN(t.begin + chunk, a->tokens);
-            t.past = a->k_cache && a->past ? a->past[t.b] : 0;
+            t.past = past_of(a, t.b);
             pack_keys(&t);
             for (i64 h = t.head; h < t.head_end; h++)
                 for (i64 q0 = t.begin; q0 < t.end; q0 += BLOCK) query_block(&t, h, q0);
@@ -228,6 +214,6 @@ void OP_JOIN(attention_, forward, ISA)(const attention_args *a)
 
 i64 OP_JOIN(attention_, forward_scratch, ISA)(const attention_args *a)
 {
-    return attention_is_short(a) ? OP_JOIN(attention_, decode_scratch, ISA)(a)
-                                 : lay_out(a, blocks_for(a->type), NULL).bytes;
+    if (attention_is_short(a)) return OP_JOIN(attention_, decode_scratch, ISA)(a);
+    return a->threads * lay_out(a, blocks_for(a->type), NULL).bytes;
 }
