@@ -71,8 +71,12 @@ status oracle_run(oracle *o, const step_info *step, bool backward)
     for (i64 i = 0; i < o->n; i++)
         if (o->g->tensors[i]->role == ROLE_TALLY)
             memset(o->data[i], 0, sizeof(double) * (size_t)count(o->g->tensors[i]));
-    for (i64 i = 0; i < o->g->n_nodes; i++)
-        if (backward || o->g->nodes[i]->phase != PHASE_BACKWARD) TRY(run_node(o, o->g->nodes[i], step));
+    for (i64 i = 0; i < o->g->n_nodes; i++) {
+        phase p = o->g->nodes[i]->phase;
+        if (p == PHASE_FORWARD || (p == PHASE_BACKWARD && backward)) TRY(run_node(o, o->g->nodes[i], step));
+    }
+    for (i64 i = 0; i < o->g->n_nodes; i++) // everybody has read the states
+        if (o->g->nodes[i]->phase == PHASE_COMMIT) TRY(run_node(o, o->g->nodes[i], step));
     o->ran = true;
     return OK;
 }

@@ -1,5 +1,5 @@
-/* interpret: runs any graph in double through the reference functions: the oracle of op checks, of whole-model
- * gradient checks and of `keel dump`.
+/* interpret: runs any graph in double through the reference functions: the oracle of op checks, of
+ * whole-model gradient checks and of `keel dump`.
  *
  *     oracle *o;
  *     TRY(oracle_open(g, &o));
@@ -16,7 +16,7 @@ typedef struct oracle oracle;
 status oracle_open(const graph *g, oracle **out) MUST; // ERR_MEMORY: 8 bytes an element of every tensor
 void oracle_close(oracle *o);
 double *oracle_data(oracle *o, const tensor *t); // dense, count(t) numbers
-/* Runs all nodes in order; PHASE_BACKWARD nodes only if BACKWARD. */
+/* Runs all nodes in order, PHASE_BACKWARD nodes only if BACKWARD, and commits at the end. */
 status oracle_run(oracle *o, const step_info *step, bool backward) MUST;
 /* From now on ops that select reuse the indices of the last run (central differences need it). */
 void oracle_hold(oracle *o, bool hold);

@@ -7,11 +7,17 @@
 typedef struct planner {
     const graph *g;
     memory_plan *p;
-    i32 *last_use; // by tensor id: the last node that reads it; n_nodes: the caller does; -1: nobody
+    i32 *last_use; // by tensor id: the last node that reads it; n_nodes: a commit or the caller; -1: nobody
     bool *placed;
     bool *viewed;     // by tensor id: a split reads it, so views of it may outlive its own last reader
     i32 *next, *head; // tensors of one storage, as lists: next by tensor id, head by home
 } planner;
+
+/* When node I reads its inputs: a commit runs after all other nodes, wherever it stands in the list. */
+static i32 read_at(const graph *g, i64 i)
+{
+    return (i32)(g->nodes[i]->phase == PHASE_COMMIT ? g->n_nodes : i);
+}
 
 static i32 new_home(planner *s, i64 bytes, i32 leaf)
 {
@@ -213,7 +219,7 @@ status plan_memory(const graph *g, memory_plan *out)
     for (i64 i = 0; i < g->n_nodes; i++)
         for (int k = 0; k < g->nodes[i]->n_in; k++) {
             const tensor *t = g->nodes[i]->in[k];
-            if (t && !t->keep) s.last_use[t->id] = (i32)i;
+            if (t && !t->keep) s.last_use[t->id] = MAX(s.last_use[t->id], read_at(g, i));
             if (t && g->nodes[i]->def->flags & OP_SPLIT) s.viewed[t->id] = true;
         }
     for (i64 i = 0; i < g->n_tensors; i++)
@@ -262,7 +268,8 @@ status plan_verify(const graph *g, const memory_plan *p)
     for (i64 i = 0; i < g->n_tensors; i++) last[i] = g->tensors[i]->keep ? (i32)g->n_nodes : -1, made[i] = -1;
     for (i64 i = 0; i < g->n_nodes; i++) {
         for (int k = 0; k < g->nodes[i]->n_in; k++)
-            if (g->nodes[i]->in[k] && !g->nodes[i]->in[k]->keep) last[g->nodes[i]->in[k]->id] = (i32)i;
+            if (g->nodes[i]->in[k])
+                last[g->nodes[i]->in[k]->id] = MAX(last[g->nodes[i]->in[k]->id], read_at(g, i));
         for (int k = 0; k < g->nodes[i]->n_out; k++)
             if (g->nodes[i]->out[k]) made[g->nodes[i]->out[k]->id] = (i32)i;
     }

@@ -1,0 +1,211 @@
+/* model_case: small models of several shapes, rows of documents to run them on, and a model made ready to
+ * run: as a program, in double, or both, with weights that do not depend on which.
+ *
+ *     runner r;
+ *     runner_open(&r, llama_like, NULL, &(runner_options){.shape = train_shape(&rows), .backward = true});
+ *     runner_rows(&r, &rows);
+ *     runner_program(&r);  runner_oracle(&r);               // both, on the same weights
+ *     ... runner_gradient_error(&r) ...
+ *     runner_close(&r);
+ */
+#pragma once
+#include "check.h"
+#include "base/random.h"
+#include "config/config.h"
+#include "graph/interpret.h"
+#include "graph/program.h"
+#include "model/model.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct model_case {
+    const char *name, *yaml;
+} model_case;
+enum { CASE_VOCAB = 61, CASE_CONTEXT = 12, CASE_MOST = 256 };
+
+static const model_case gpt2_like = {
+    "gpt2-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true, tie_head: true,\n"
+                 "        position: {kind: learned}, norm: {kind: layer, affine: scale_bias},\n"
+                 "        attention: {heads: 2}, ffn: {kind: mlp, activation: gelu_tanh, width: 80}}\n"};
+static const model_case llama_like = {
+    "llama-like",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: true, norm: {preset: pre_qk},\n"
+    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+static const model_case olmo2_like = {
+    "olmo2-like",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: false,\n"
+    "        norm: {preset: olmo2}, attention: {heads: 4, kv_heads: 2, window: 5}, ffn: {width: 48},\n"
+    "        head: {z_loss: 0.01}}\n"};
+static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like};
+
+static inline config *case_config(model_case m, const char *const *overrides, i64 n)
+{
+    config *c;
+    assert_ok(config_parse(m.name, m.yaml, strlen(m.yaml), overrides, n, &c));
+    return c;
+}
+
+/* ---- rows */
+typedef struct case_rows {
+    i64 rows, tokens, n_valid;
+    i32 token[CASE_MOST], target[CASE_MOST], start[CASE_MOST], position[CASE_MOST];
+} case_rows;
+
+/* Rows of random tokens. STARTS: for each row as many document starts as it has, then -1. */
+static inline void rows_make(case_rows *x, i64 rows, i64 tokens, const i32 *starts, u64 seed)
+{
+    u64 stream = random_stream("model_case");
+    *x = (case_rows){.rows = rows, .tokens = tokens};
+    assert_true(rows * tokens <= CASE_MOST);
+    for (i64 i = 0; i < rows * tokens; i++)
+        x->token[i] = (i32)(random_bits(seed, stream, 0, (u64)i) % CASE_VOCAB);
+    for (i64 r = 0; r < rows; r++, starts++)
+        for (; *starts >= 0; starts++)
+            for (i64 t = *starts; t < tokens; t++) x->start[r * tokens + t] = *starts;
+    for (i64 i = 0; i < rows * tokens; i++) {
+        i64 t = i % tokens;
+        bool ends = t + 1 == tokens || x->start[i + 1] != x->start[i];
+        x->position[i] = (i32)t - x->start[i];
+        x->target[i] = ends ? -1 : x->token[i + 1];
+        x->n_valid += !ends;
+    }
+}
+
+/* Three rows of eleven: several documents, one, and one that starts with a document of one token. */
+static inline void rows_mixed(case_rows *x)
+{
+    rows_make(x, 3, 11, (i32[]){0, 4, 9, -1, 0, -1, 0, 1, 6, -1}, 7);
+}
+
+/* ---- a model ready to run */
+typedef struct runner_options {
+    model_shape shape;
+    bool backward, fuse;
+    recompute_policy policy;
+    int every;
+    isa level;
+    device *device; // NULL: no program
+    bool oracle;
+} runner_options;
+
+typedef struct runner {
+    arena *arena;
+    config *c;
+    model m;
+    store *s;
+    program *p;
+    oracle *o;
+    i64 rewrites;
+} runner;
+
+static inline model_shape case_shape(const case_rows *x, mode mode, dtype act)
+{
+    return (model_shape){
+        .rows = x->rows, .tokens = x->tokens, .mode = mode, .act = act, .stream = act, .logits = true};
+}
+
+/* Initial weights, and gains and biases away from 1 and 0, so that every term of a gradient counts. */
+static inline void runner_weights(store *s)
+{
+    store_initialize(s, 3);
+    for (i64 i = 0; i < s->n_params; i++) {
+        u64 stream = random_stream(s->entry[i].path);
+        for (i64 k = 0; k < s->entry[i].count && s->entry[i].ndim == 1; k++)
+            s->entry[i].master[k] += (float)(0.2 * random_normal(5, stream, 1, (u64)k));
+    }
+    store_sync(s);
+}
+
+static inline void runner_open(runner *r, model_case m, const char *const *overrides, i64 n,
+                               const runner_options *o)
+{
+    *r = (runner){0};
+    assert_ok(arena_open(&r->arena));
+    r->c = case_config(m, overrides, n);
+    assert_ok(model_build(r->arena, r->c, &o->shape, &r->m));
+    if (o->backward) {
+        assert_ok(graph_backward(r->m.g, NULL, NULL, 0));
+        assert_ok(graph_recompute(r->m.g, o->policy, o->every));
+    }
+    if (o->fuse) assert_ok(graph_rewrite(r->m.g, &r->rewrites));
+    assert_ok(graph_verify(r->m.g));
+    assert_ok(store_open(r->arena, r->m.g, o->backward ? STORE_GRADIENTS : 0, &r->s));
+    runner_weights(r->s);
+    if (o->device) {
+        program_options p = {.device = o->device, .isa = o->level};
+        assert_ok(program_open(r->m.g, r->s, &p, &r->p));
+    }
+    if (!o->oracle) return;
+    assert_ok(oracle_open(r->m.g, &r->o));
+    for (i64 i = 0; i < r->m.g->n_tensors; i++) {
+        const tensor *t = r->m.g->tensors[i];
+        for (i64 k = 0; t->role == ROLE_PARAM && k < count(t); k++)
+            oracle_data(r->o, t)[k] = store_find(r->s, t->path)->master[k];
+    }
+}
+
+static inline void runner_close(runner *r)
+{
+    oracle_close(r->o);
+    program_close(r->p);
+    store_close(r->s);
+    graph_close(r->m.g);
+    config_close(r->c);
+    arena_close(r->arena);
+}
+
+static inline void runner_input(runner *r, const tensor *t, const i32 *from)
+{
+    for (i64 i = 0; t && i < count(t); i++) {
+        if (r->p) ((i32 *)program_data(r->p, t))[i] = from[i];
+        if (r->o) oracle_data(r->o, t)[i] = from[i];
+    }
+}
+
+static inline void runner_rows_counted(runner *r, const case_rows *x, i64 n_valid)
+{
+    runner_input(r, r->m.tokens, x->token);
+    runner_input(r, r->m.position, x->position);
+    runner_input(r, r->m.doc_start, x->start);
+    runner_input(r, r->m.targets, x->target);
+    if (!r->m.inverse_count) return;
+    if (r->p) *(float *)program_data(r->p, r->m.inverse_count) = (float)(1 / (double)n_valid);
+    if (r->o) *oracle_data(r->o, r->m.inverse_count) = 1 / (double)n_valid;
+}
+static inline void runner_rows(runner *r, const case_rows *x) { runner_rows_counted(r, x, x->n_valid); }
+
+static inline void runner_program(runner *r)
+{
+    if (r->s->grad) memset(r->s->grad, 0, (size_t)r->s->elements * sizeof *r->s->grad);
+    program_zero_tallies(r->p);
+    program_run(r->p, &(step_info){.seed = 1}, PHASE_BACKWARD);
+}
+static inline void runner_oracle(runner *r) { assert_ok(oracle_run(r->o, &(step_info){.seed = 1}, true)); }
+static inline double runner_objective(runner *r)
+{
+    assert_ok(oracle_run(r->o, &(step_info){.seed = 1}, false));
+    return *oracle_data(r->o, r->m.objective);
+}
+
+static inline const float *runner_logits(const runner *r) { return program_data(r->p, r->m.logits); }
+static inline const float *runner_gradient(const runner *r, const char *path)
+{
+    const stored *e = store_find(r->s, path);
+    assert_non_null(e);
+    return e->grad;
+}
+
+/* ||a - b|| / ||b|| */
+static inline double relative_error(const float *a, const double *b, i64 n)
+{
+    double off = 0, norm = 0;
+    for (i64 i = 0; i < n; i++) off += (a[i] - b[i]) * (a[i] - b[i]), norm += b[i] * b[i];
+    return sqrt(off) / sqrt(norm);
+}
+static inline double relative_error_f32(const float *a, const float *b, i64 n)
+{
+    double off = 0, norm = 0;
+    for (i64 i = 0; i < n; i++) off += pow((double)a[i] - b[i], 2), norm += (double)b[i] * b[i];
+    return sqrt(off) / sqrt(norm);
+}
