@@ -14,6 +14,7 @@
 #include "cli/machine.h"
 #include "data/loader.h"
 #include "device/peak.h"
+#include "train/profile.h"
 #include "train/run.h"
 #include <jansson.h>
 #include <math.h>
@@ -231,20 +232,10 @@ static status measure(const bench_args *a, session *s, loader *l, batch *b, peak
     return OK;
 }
 
-static void print_profile(const session *s, const double peak)
+static void print_line(void *context, const char *line)
 {
-    profile_row rows[OP_COUNT];
-    i64 n = program_profile_rows(s->train_program, rows);
-    double total = 0;
-    for (i64 i = 0; i < n; i++) total += rows[i].seconds;
-    fprintf(stderr, "%-20s %7s %10s %6s %10s %8s %8s\n", "op", "calls", "ms", "%", "GFLOP/s", "of peak",
-            "GB/s");
-    for (i64 i = 0; i < n; i++) {
-        const profile_row *r = &rows[i];
-        fprintf(stderr, "%-20s %7lld %10.2f %6.1f %10.1f %7.1f%% %8.1f\n", r->op, (long long)r->calls,
-                1e3 * r->seconds, 100 * r->seconds / total, r->flops / r->seconds * 1e-9,
-                100 * r->flops / r->seconds * 1e-9 / peak, r->bytes / r->seconds * 1e-9);
-    }
+    (void)context;
+    fprintf(stderr, "%s\n", line);
 }
 
 static status report(const bench_args *a, const session *s, const sample *samples, double best, i64 discarded)
@@ -257,7 +248,7 @@ static status report(const bench_args *a, const session *s, const sample *sample
         share[i] = rate[i] * s->figures.flops_per_token / (1e9 * (samples[i].before + samples[i].after) / 2);
     }
     double tokens_per_s = median(rate, a->steps), middle = median(share, a->steps);
-    if (a->profile) print_profile(s, best);
+    if (a->profile) profile_tell(s->train_program, best, print_line, NULL);
     fprintf(stderr, "%.1f tokens/s (median of %lld steps), %.1f%% of peak (%.1f to %.1f), %lld discarded\n",
             tokens_per_s, (long long)a->steps, 100 * middle, 100 * share[0], 100 * share[a->steps - 1],
             (long long)discarded);

@@ -1,7 +1,7 @@
 /* keel eval: how well a trained model predicts text it has not seen.
  *
  *     keel eval perplexity runs/a                      on the validation data of the run
- *     keel eval perplexity runs/a data.train=other/    on that of other data
+ *     keel eval perplexity runs/a --data shards/       on that of other shards of the same tokenizer
  */
 #include "base/text.h"
 #include "cli/cli.h"
@@ -111,7 +111,7 @@ static status measure(const eval_args *a, const model_files *f, device *d, isa l
     run_state state = {0};
     TRY(session_open(f->config, d, &(session_options){.isa = level, .no_update = true}, &s));
     status failed = load_session(s, f->folder, false, &state);
-    if (!failed) failed = train_evaluate(s, data, a->split, a->tokens, &e);
+    if (!failed) failed = train_evaluate(s, data, a->split, a->tokens, NULL, &e);
     session_close(s);
     return failed ? failed : print_result(a, &e, &state, f);
 }
@@ -125,7 +125,8 @@ static status evaluate_model(const eval_args *a, const model_files *f)
     snprintf(cache, sizeof cache, "%s/..", f->folder);
     if (a->precision) TRY(config_set(f->config, "train.precision", a->precision, "command line"));
     TRY(machine_open(&a->machine, &d, &level));
-    status s = a->data ? dataset_open(a->data, &data) : corpus_open(f->config, cache, talk, NULL, &data);
+    status s = a->data ? dataset_open(a->data, &data)
+                       : corpus_open(f->config, &(corpus_options){.cache = cache, .talk = talk}, &data);
     if (!s && f->tokenizer) s = dataset_check_tokenizer(data, tokenizer_hash(f->tokenizer), f->folder);
     if (!s) {
         s = measure(a, f, d, level, data);

@@ -10,6 +10,7 @@
 #include "infer/decoder.h"
 #include "infer/model_files.h"
 #include "infer/sampler.h"
+#include "text/utf8.h"
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -168,6 +169,50 @@ static const char *generate(const generate_args *a, decoder *d, const tokenizer 
     return "length";
 }
 
+/* JSON is UTF-8: bytes that belong to no character (a text may end within one) become U+FFFD. */
+static void add_utf8(text *to, const char *data, size_t bytes)
+{
+    const u8 *p = (const u8 *)data;
+    while (bytes) {
+        size_t good = utf8_valid(p, bytes), bad = utf8_invalid(p + good, bytes - good);
+        text_add_bytes(to, (const char *)p, good);
+        if (bad) text_add(to, "\xEF\xBF\xBD");
+        p += good + bad, bytes -= good + bad;
+    }
+}
+
+static status print_json(const char *prompt, size_t bytes, const writer *w, i64 prompt_tokens, i64 made,
+                         const char *reason)
+{
+    text before = {0}, after = {0};
+    add_utf8(&before, prompt, bytes);
+    add_utf8(&after, w->all.data, w->all.bytes);
+    json_t *j =
+        json_pack("{s:s%, s:s%, s:I, s:I, s:s}", "prompt", before.data ? before.data : "", before.bytes,
+                  "completion", after.data ? after.data : "", after.bytes, "prompt_tokens",
+                  (json_int_t)prompt_tokens, "completion_tokens", (json_int_t)made, "finish_reason", reason);
+    text_free(&before);
+    text_free(&after);
+    if (!j) return fail(ERR_MEMORY, "cannot build the JSON object");
+    json_dumpf(j, stdout, JSON_COMPACT);
+    json_decref(j);
+    return OK;
+}
+
+/* The prompt's tokens, if they leave room for one more behind what was fed before. */
+static status encode(const decoder *d, const tokenizer *t, const char *prompt, size_t bytes, token_list *ids)
+{
+    i64 taken = decoder_length(d), room = decoder_capacity(d) - taken;
+    TRY(tokenizer_encode(t, prompt, bytes, SPECIAL_PLAIN, ids));
+    if (!ids->count && !taken)
+        return fail(ERR_INPUT,
+                    "the prompt is empty, and the tokenizer has no end-of-text token to begin with");
+    if (ids->count <= room) return OK;
+    return fail(ERR_INPUT,
+                "the prompt has %lld tokens, the model's context room for %lld; shorten the prompt",
+                (long long)ids->count, (long long)room);
+}
+
 static status answer(const generate_args *a, decoder *d, const tokenizer *t, const char *prompt, size_t bytes)
 {
     token_list ids = {0};
@@ -179,25 +224,13 @@ static status answer(const generate_args *a, decoder *d, const tokenizer *t, con
     i32 start = tokenizer_special(t, "<|endoftext|>");
     // A text begins where the one before it ended: that is how documents met in training.
     if (start >= 0) s = decoder_feed(d, &start, 1, &logits);
-    if (!s) s = tokenizer_encode(t, prompt, bytes, SPECIAL_PLAIN, &ids);
+    if (!s) s = encode(d, t, prompt, bytes, &ids);
     if (!s && ids.count) s = decoder_feed(d, ids.id, ids.count, &logits);
-    if (!s && !ids.count && start < 0)
-        s = fail(ERR_INPUT, "the prompt is empty, and the tokenizer has no end-of-text token to begin with");
     if (!s) s = mem_alloc(sizeof *scratch * (size_t)decoder_vocab(d), "sampler", &scratch);
     if (!s && a->echo && !a->json) fwrite(prompt, 1, bytes, stdout);
     const char *reason = s ? "" : generate(a, d, t, logits, scratch, &w, &made, &s);
     if (!s) flush(&w, true);
-    if (!s && a->json) {
-        json_t *j =
-            json_pack("{s:s%, s:s%, s:I, s:I, s:s}", "prompt", prompt, bytes, "completion",
-                      w.all.data ? w.all.data : "", w.all.bytes, "prompt_tokens", (json_int_t)ids.count,
-                      "completion_tokens", (json_int_t)made, "finish_reason", reason);
-        if (!j)
-            s = fail(ERR_INPUT, "the text is not valid UTF-8, which JSON cannot hold; leave out --json");
-        else
-            json_dumpf(j, stdout, JSON_COMPACT);
-        json_decref(j);
-    }
+    if (!s && a->json) s = print_json(prompt, bytes, &w, ids.count, made, reason);
     if (!s) puts("");
     mem_free(scratch);
     text_free(&w.all);

@@ -53,13 +53,20 @@ status machine_config(const machine_args *a, config **out)
 
 /* A signal handler can reach nothing but a global: the one there is. */
 static volatile sig_atomic_t stop;
-static void on_signal(int number) { stop = number; }
+static void on_signal(int number)
+{
+    if (stop) { // asked a second time: no longer handled, so it kills once this returns
+        signal(number, SIG_DFL);
+        raise(number);
+    } else
+        stop = number;
+}
 
 const volatile sig_atomic_t *stop_on_signals(void)
 {
     static const int numbers[] = {SIGINT, SIGTERM, SIGUSR1};
     for (int i = 0; i < COUNT(numbers); i++) {
-        struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+        struct sigaction act = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
         sigaction(numbers[i], &act, NULL);
     }
     return &stop;

@@ -26,6 +26,7 @@ extern const struct argp machine_argp; // --isa, --threads, and CONFIG key=value
 status machine_open(const machine_args *a, device **out, isa *level) MUST;
 status machine_config(const machine_args *a, config **out) MUST;
 
-/* After this SIGINT, SIGTERM and SIGUSR1 set *the flag returned* to their number; a second one kills. */
+/* After this the first of SIGINT, SIGTERM and SIGUSR1 sets *the flag returned* to its number; a second kills.
+ */
 const volatile sig_atomic_t *stop_on_signals(void);
 int stop_signal(void); // 0: none came

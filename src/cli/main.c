@@ -1,6 +1,7 @@
 /* keel: one binary, one verb a file. */
 #include "base/text.h"
 #include "cli/cli.h"
+#include "cli/machine.h"
 #include <argp.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -34,7 +35,11 @@ status cli_parse(const struct argp *argp, int argc, char **argv, void *input)
     return e ? fail(ERR_USAGE, "%s: %s", argv[0], strerror(e)) : OK;
 }
 
-static int exit_code(err_code code) { return code == ERR_USAGE ? 2 : code == ERR_NUMERIC ? 3 : 1; }
+static int exit_code(err_code code)
+{
+    if (code == ERR_STOPPED && stop_signal()) return 128 + stop_signal();
+    return code == ERR_USAGE ? 2 : code == ERR_NUMERIC ? 3 : 1;
+}
 
 /* What could not be written was not done: a full disk or a closed pipe behind stdout is a failure. */
 static status flush_stdout(void)

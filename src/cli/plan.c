@@ -43,8 +43,13 @@ static void print_plan(const plan_args *a, const session *s)
     const struct {
         const char *name;
         i64 bytes;
-    } rows[] = {{"parameters", m->parameters},   {"gradients", m->gradients},   {"optimizer", m->optimizer},
-                {"activations", m->activations}, {"evaluation", m->evaluation}, {"total", m->total}};
+    } rows[] = {{"parameters", m->parameters},
+                {"gradients", m->gradients},
+                {"optimizer", m->optimizer},
+                {"activations", m->activations},
+                {"evaluation", m->evaluation},
+                {"batches", m->batches},
+                {"total", m->total}};
     json_t *j = json_object();
     char text[32];
     for (i64 i = 0; i < COUNT(rows); i++) {
@@ -72,8 +77,9 @@ static status plan(const plan_args *a, config *c, device *d, isa level)
         TRY(config_set(c, "model.vocab", config_text(c, "data.vocab"), "data.vocab"));
     TRY(session_open(c, d, &(session_options){.isa = level, .plan_only = true}, &s));
     print_plan(a, s);
+    status fits = session_fits(s);
     session_close(s);
-    return OK;
+    return fits;
 }
 
 status verb_plan(int argc, char **argv)
@@ -82,7 +88,8 @@ status verb_plan(int argc, char **argv)
     static const struct argp argp = {options,
                                      parse,
                                      "memory [CONFIG] [KEY=VALUE...]",
-                                     "Prints the memory a run will need, planned to the byte.",
+                                     "Prints the memory a run will need, planned to the byte."
+                                     "\vFails when this machine has less.",
                                      children,
                                      NULL,
                                      NULL};

@@ -13,12 +13,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 typedef struct train_args {
     machine_args machine;
     train_options options;
-    bool json, terminal, line_open;
+    bool json;
+    int width, line; // of the terminal (0: none), of the progress line that stands there
 } train_args;
 
 enum { OPT_JSON = 256, OPT_PROFILE, OPT_NO_FUSE };
@@ -63,25 +65,43 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
+/* ---- the progress line: rewritten in place with spaces and a carriage return alone (no colours, no escape
+ * codes), cut to the terminal's width, and not there at all where stderr is no terminal. */
+
+static int terminal_width(void)
+{
+    struct winsize size;
+    const char *term = getenv("TERM");
+    if (!isatty(2) || (term && !strcmp(term, "dumb"))) return 0;
+    return !ioctl(2, TIOCGWINSZ, &size) && size.ws_col > 20 ? size.ws_col : 80;
+}
+
+static void clear_line(train_args *a)
+{
+    if (a->line) fprintf(stderr, "\r%*s\r", a->line, "");
+    a->line = 0;
+}
+
 static void talk(void *context, const char *line)
 {
-    train_args *a = context;
-    fprintf(stderr, "%s%s\n", a->line_open ? "\r\033[K" : "", line);
-    a->line_open = false;
+    clear_line(context);
+    fprintf(stderr, "%s\n", line);
 }
 
 static void show_progress(void *context, const train_progress *p)
 {
     train_args *a = context;
-    char rate[32], left[32], best[48] = "";
-    if (!a->terminal) return;
+    char line[256], rate[32], left[32], best[48] = "", share[32] = "";
+    if (!a->width) return;
     if (isfinite(p->validation)) snprintf(best, sizeof best, " (validation %.3f)", p->validation);
-    fprintf(stderr,
-            "\r\033[Kstep %lld/%lld  loss %.3f  %.3f bits/byte%s  %s tokens/s  %.0f%% of peak  %s left",
-            (long long)p->step, (long long)p->steps, p->loss, p->bits_per_byte, best,
-            show_count(p->tokens_per_s, rate), 100 * p->share_of_peak, show_seconds(p->seconds_left, left));
+    if (isfinite(p->share_of_peak)) snprintf(share, sizeof share, "  %.0f%% of peak", 100 * p->share_of_peak);
+    snprintf(line, sizeof line, "step %lld/%lld  loss %.3f  %.3f bits/byte%s  %s tokens/s%s  %s left",
+             (long long)p->step, (long long)p->steps, p->loss, p->bits_per_byte, best,
+             show_count(p->tokens_per_s, rate), share, show_seconds(p->seconds_left, left));
+    int n = MIN((int)strlen(line), a->width - 1);
+    fprintf(stderr, "\r%.*s%*s", n, line, MAX(0, a->line - n), "");
     fflush(stderr);
-    a->line_open = true;
+    a->line = n;
 }
 
 static status print_result(const train_args *a, const train_result *r)
@@ -91,9 +111,11 @@ static status print_result(const train_args *a, const train_result *r)
         json_t *j =
             json_pack("{s:s, s:s, s:I, s:I, s:f}", "run", r->id, "folder", a->options.out, "step",
                       (json_int_t)r->step, "tokens_seen", (json_int_t)r->tokens_seen, "seconds", r->seconds);
-        if (isfinite(r->loss))
-            json_object_set_new(j, "val_loss", json_real(r->loss)),
-                json_object_set_new(j, "val_bits_per_byte", json_real(r->bits_per_byte));
+        if (!j) return fail(ERR_INPUT, "the folder's name is not valid UTF-8, which JSON cannot hold");
+        if (isfinite(r->loss)) {
+            json_object_set_new(j, "val_loss", json_real(r->loss));
+            json_object_set_new(j, "val_bits_per_byte", json_real(r->bits_per_byte));
+        }
         json_dumpf(j, stdout, JSON_COMPACT);
         puts("");
         json_decref(j);
@@ -121,11 +143,11 @@ static status run(train_args *a, config *c, device *d)
 {
     dataset *data;
     train_result r;
-    TRY(corpus_open(c, a->options.out, talk, a, &data));
+    TRY(train_folder_check(a->options.out, a->options.resume)); // before data are prepared in it
+    TRY(corpus_open(c, &(corpus_options){a->options.out, a->options.stop, talk, a}, &data));
     a->options.device = d;
     status s = train_run(c, data, &a->options, &r);
-    if (a->line_open) fprintf(stderr, "\n");
-    a->line_open = false;
+    clear_line(a);
     dataset_close(data);
     return s ? s : print_result(a, &r);
 }
@@ -143,7 +165,7 @@ status verb_train(int argc, char **argv)
         NULL,
         NULL};
     char folder[256];
-    train_args a = {.terminal = isatty(2) && !(getenv("TERM") && !strcmp(getenv("TERM"), "dumb"))};
+    train_args a = {.width = terminal_width()};
     config *c;
     device *d = NULL;
     TRY(cli_parse(&argp, argc, argv, &a));

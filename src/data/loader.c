@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SLOTS = 2 };
+enum { SLOTS = LOADER_SLOTS };
 
 typedef struct slot {
     batch b;

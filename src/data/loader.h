@@ -43,6 +43,9 @@ typedef struct batch {
     i64 bytes;      // of text that the valid targets stand for: bits per byte = nats / (bytes ln 2)
 } batch;
 
+/* Arrays of rows x context i32 that a loader and its caller's batch hold between them. */
+enum { LOADER_SLOTS = 2, LOADER_ARRAYS = (LOADER_SLOTS + 1) * 4 };
+
 typedef struct loader loader;
 /* D must outlive it. ERR_CONFIG: context, rows or ranks out of range; ERR_INPUT: the split has no whole
  * sample; ERR_MEMORY. Starts the prefetch thread, which never enters a parallel region. */

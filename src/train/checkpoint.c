@@ -115,6 +115,17 @@ status checkpoint_open(const char *run_dir, const checkpoint_options *options, c
     return s;
 }
 
+status checkpoint_milestones(checkpoint_store *store, const i64 *steps, i64 n)
+{
+    TRY(checkpoint_wait(store)); // its thread reads them
+    i64 *copy = calloc((size_t)n + 1, sizeof *copy);
+    if (!copy) return no_memory(store->run_dir);
+    if (n) memcpy(copy, steps, (size_t)n * sizeof *copy);
+    free(store->milestones);
+    store->milestones = copy, store->n_milestones = n;
+    return OK;
+}
+
 status checkpoint_close(checkpoint_store *store)
 {
     status s = checkpoint_wait(store);

@@ -37,6 +37,8 @@ typedef struct checkpoint_options {
 status checkpoint_open(const char *run_dir, const checkpoint_options *options, checkpoint_store **out) MUST;
 /* Waits for the save under way, unlocks. The status is that of the save; the store is gone in either case. */
 status checkpoint_close(checkpoint_store *store) MUST;
+/* Never removes the checkpoints of these N steps (copied) from now on, in place of those of the options. */
+status checkpoint_milestones(checkpoint_store *store, const i64 *steps, i64 n) MUST;
 /* Starts saving step N. Waits for the save before and passes its failure on. */
 status checkpoint_begin(checkpoint_store *store, i64 step, checkpoint **out) MUST;
 /* Writes N arrays (entries[i].data) as file NAME into the page cache, hashing them on the way; they may

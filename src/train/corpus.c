@@ -38,50 +38,48 @@ static status fit_vocab(config *c, const dataset *d)
 }
 
 typedef struct listener {
-    void (*talk)(void *context, const char *line);
-    void *context;
+    const corpus_options *o;
     const char *phase;
 } listener;
 
 static bool tell_phase(void *context, const build_progress *p)
 {
     listener *l = context;
-    if (!l->talk || (l->phase && !strcmp(l->phase, p->phase))) return true;
-    char line[128], size[32];
+    if (l->o->stop && *l->o->stop) return false;
+    if (!l->o->talk || (l->phase && !strcmp(l->phase, p->phase))) return true;
+    char line[128];
     l->phase = p->phase;
-    snprintf(line, sizeof line, "data: %s %s of text ...", p->phase,
-             show_bytes((double)p->bytes_total, size));
-    l->talk(l->context, line);
+    snprintf(line, sizeof line, "data: %s ...", p->phase);
+    l->o->talk(l->o->context, line);
     return true;
 }
 
-status corpus_open(config *c, const char *cache, void (*talk)(void *context, const char *line), void *context,
-                   dataset **out)
+status corpus_open(config *c, const corpus_options *options, dataset **out)
 {
     char folder[PATH_MAX], line[256];
     const char *paths[MOST_PATHS];
     i64 n;
-    listener l = {talk, context, NULL};
+    listener l = {options, NULL};
     TRY(read_paths(c, paths, &n));
-    snprintf(folder, sizeof folder, "%s/data", cache);
-    prepare_options o = {.build = {.train = paths,
-                                   .train_count = n,
-                                   .validation = config_text(c, "data.validation"),
-                                   .document = config_text(c, "data.document"),
-                                   .special = config_text(c, "data.special"),
-                                   .out = folder,
-                                   .progress = tell_phase,
-                                   .progress_context = &l},
-                         .tokenizer = config_text(c, "data.tokenizer"),
-                         .vocab = config_count(c, "data.vocab"),
-                         .pattern = config_text(c, "data.pattern"),
-                         .tokenizer_memory = config_count(c, "data.tokenizer_memory")};
-    TRY(data_prepare(&o, out));
+    snprintf(folder, sizeof folder, "%s/data", options->cache);
+    prepare_options prepare = {.build = {.train = paths,
+                                         .train_count = n,
+                                         .validation = config_text(c, "data.validation"),
+                                         .document = config_text(c, "data.document"),
+                                         .special = config_text(c, "data.special"),
+                                         .out = folder,
+                                         .progress = tell_phase,
+                                         .progress_context = &l},
+                               .tokenizer = config_text(c, "data.tokenizer"),
+                               .vocab = config_count(c, "data.vocab"),
+                               .pattern = config_text(c, "data.pattern"),
+                               .tokenizer_memory = config_count(c, "data.tokenizer_memory")};
+    TRY(data_prepare(&prepare, out));
     snprintf(line, sizeof line,
              "data: %lld documents, %lld tokens to train on, %lld for validation, vocabulary %lld",
              (long long)dataset_documents(*out, DATA_TRAIN), (long long)dataset_tokens(*out, DATA_TRAIN),
              (long long)dataset_tokens(*out, DATA_VALIDATION), (long long)dataset_vocab(*out));
-    if (talk) talk(context, line);
+    if (options->talk) options->talk(options->context, line);
     status s = fit_vocab(c, *out);
     if (s) dataset_close(*out);
     return s;

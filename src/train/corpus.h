@@ -3,8 +3,15 @@
 #pragma once
 #include "config/config.h"
 #include "data/dataset.h"
+#include <signal.h>
+
+typedef struct corpus_options {
+    const char *cache;                 // shards and tokenizers are kept in CACHE/data
+    const volatile sig_atomic_t *stop; // not 0: ERR_STOPPED soon; NULL: never
+    void (*talk)(void *context, const char *line);
+    void *context;
+} corpus_options;
 
 /* Sets model.vocab where it is auto. ERR_CONFIG: no data.train, or a vocabulary that the model cannot hold;
  * ERR_INPUT: the corpus. TALK hears one line a stage. */
-status corpus_open(config *c, const char *cache, void (*talk)(void *context, const char *line), void *context,
-                   dataset **out) MUST;
+status corpus_open(config *c, const corpus_options *o, dataset **out) MUST;

@@ -1,37 +1,40 @@
-/* Beginning and ending a run: folder, identity, length, resumption, registry. See trainer.h. */
+/* Beginning and ending a run: folder, identity, resumption, length. See trainer.h.
+ *
+ * The order of beginning matters: the folder is locked before anything is read from it; a checkpoint is
+ * found, and held against the configuration and data given now, before memory is taken; the peak is measured
+ * before the model's memory is, so that the two never add up. */
 #include "train/run.h"
 #include "base/file.h"
-#include "base/text.h"
+#include "device/peak.h"
+#include "train/identity.h"
+#include "train/profile.h"
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <xxhash.h>
 #ifndef KEEL_VERSION
 #define KEEL_VERSION "0.1.0"
 #endif
 
 static void talk_of_checkpoints(void *context, const char *line) { say(context, "%s", line); }
 
-/* Hash of configuration as given, data and tokenizer: equal identities compute equal runs. */
-static void identify(const trainer *t, char out[17])
-{
-    u64 parts[] = {config_hash(t->c), dataset_hash(t->data), dataset_tokenizer_hash(t->data)};
-    snprintf(out, 17, "%016llx", (unsigned long long)XXH3_64bits(parts, sizeof parts));
-}
-
-static status write_config(const trainer *t)
+static status write_yaml(const trainer *t, const char *name, const text *yaml)
 {
     char path[PATH_MAX];
     file_writer *w;
+    snprintf(path, sizeof path, "%s/%s", t->o->out, name);
+    TRY(file_create(path, &w));
+    TRY(file_write(w, yaml->data, yaml->bytes));
+    return file_commit(w);
+}
+
+static status write_configs(const trainer *t)
+{
     text yaml = {0};
     config_write(t->c, &yaml);
-    snprintf(path, sizeof path, "%s/config.yaml", t->o->out);
-    status s = file_create(path, &w);
-    if (!s) s = file_write(w, yaml.data, yaml.bytes);
-    if (!s) s = file_commit(w);
+    status s = write_yaml(t, "given.yaml", &t->given);
+    if (!s) s = write_yaml(t, "config.yaml", &yaml);
     text_free(&yaml);
     return s;
 }
@@ -53,7 +56,7 @@ static status choose_length(trainer *t)
     double tokens = (double)(t->s->batch_rows * t->s->context), seconds;
     TRY(config_budget(t->c, &b));
     if (b.kind == BUDGET_TIME) {
-        say(t, "timing 20 steps to fix the length of the run ...");
+        say(t, "timing steps to fix the length of the run ...");
         TRY(time_steps(t, &seconds));
         t->steps = (i64)fmax(1, b.value / seconds);
         say(t, "a step takes %.0f ms: %lld steps in the time given", seconds * 1e3, (long long)t->steps);
@@ -79,166 +82,187 @@ static status read_spans(trainer *t)
     return schedule_from(t->c, t->steps, tokens, &t->schedule);
 }
 
+/* ---- resuming */
+
+static status read_yaml(const char *folder, const char *name, config **out)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return config_load(path, NULL, 0, out);
+}
+
+/* The number of steps that the run in FOLDER (a checkpoint, or the run's own folder) resolved, if it is of
+ * the configuration T has, as given or as resolved then; else *differs is the first key that is not the same.
+ */
+static status recall_steps(const trainer *t, const char *folder, i64 *steps, const char **differs, text *was)
+{
+    config *given, *resolved;
+    budget b;
+    TRY(read_yaml(folder, "given.yaml", &given));
+    status s = read_yaml(folder, "config.yaml", &resolved);
+    if (s) {
+        config_close(given);
+        return s;
+    }
+    *differs = identity_differs(t->c, resolved) ? identity_differs(t->c, given) : NULL;
+    if (*differs) text_add(was, "%s", identity_value(given, *differs));
+    if (!*differs) s = config_budget(resolved, &b);
+    if (!s && !*differs) *steps = b.kind == BUDGET_STEPS ? (i64)b.value : 0;
+    config_close(given);
+    config_close(resolved);
+    return s;
+}
+
+/* The newest whole checkpoint (*path NULL: none) and the run's number of steps, which is never found anew:
+ * not where there is a checkpoint, nor where the run died before its first. */
+static status find_checkpoint(trainer *t, char **path)
+{
+    i64 step;
+    const char *key = NULL;
+    text was = {0};
+    *path = NULL;
+    if (!t->o->resume) return OK;
+    TRY(checkpoint_latest(t->o->out, talk_of_checkpoints, t, path, &step));
+    status s = recall_steps(t, *path ? *path : t->o->out, &t->steps, &key, &was);
+    if (!*path) {
+        say(t, "%s holds no checkpoint yet: starting afresh", t->o->out);
+        status_drop(s);
+        s = OK;
+    } else if (!s && key)
+        s = config_refuse(t->c, key, "is %s, but %s was trained with %s; give the same, or another --out",
+                          identity_value(t->c, key), *path, was.data);
+    text_free(&was);
+    return s;
+}
+
+static status resume_from(trainer *t, const char *path)
+{
+    run_state now = t->state;
+    TRY(load_session(t->s, path, true, &t->state));
+    if (strcmp(now.data, t->state.data))
+        return fail(
+            ERR_CONFIG,
+            "%s was trained on other data (hash %s, now %s); give the same data.train and tokenizer, or "
+            "another --out",
+            path, t->state.data, now.data);
+    if (strcmp(now.code, t->state.code) || strcmp(now.isa, t->state.isa) || now.threads != t->state.threads)
+        say(t,
+            "warning: the run was saved by keel %s, %s, %lld threads; this is %s, %s, %lld: bits may differ",
+            t->state.code, t->state.isa, (long long)t->state.threads, now.code, now.isa,
+            (long long)now.threads);
+    memcpy(t->state.code, now.code, sizeof now.code);
+    memcpy(t->state.isa, now.isa, sizeof now.isa);
+    t->state.threads = now.threads;
+    TRY(loader_seek(t->loader, t->state.position));
+    t->saved_at = t->state.step;
+    t->resumed = true;
+    say(t, "resuming from %s", path);
+    return OK;
+}
+
 /* ---- beginning */
+
+status train_folder_check(const char *out, bool resume)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/config.yaml", out);
+    bool occupied = path_exists(path);
+    snprintf(path, sizeof path, "%s/metrics.jsonl", out);
+    if (resume || (!occupied && !path_exists(path))) return OK;
+    return fail(ERR_INPUT, "%s holds a run already; go on with it by --resume, or choose another --out", out);
+}
 
 static void print_plan(const trainer *t)
 {
     const session_memory *m = &t->s->memory;
-    char p[32], g[32], o[32], a[32], e[32], all[32], n[32];
-    say(t, "model: %s parameters, %s a step (%lld sequences of %lld tokens, %lld at a time), %s",
-        show_count((double)t->s->figures.parameters, p), "tokens", (long long)t->s->batch_rows,
+    char p[32], g[32], o[32], a[32], e[32], b[32], all[32];
+    say(t, "model: %s parameters; a step has %lld sequences of %lld tokens, %lld at a time, %s",
+        show_count((double)t->s->figures.parameters, p), (long long)t->s->batch_rows,
         (long long)t->s->context, (long long)t->s->micro_rows, dtype_name(t->s->act));
-    say(t, "memory: parameters %s, gradients %s, optimizer %s, activations %s, evaluation %s; %s in all",
+    say(t,
+        "memory: parameters %s, gradients %s, optimizer %s, activations %s, evaluation %s, batches %s; "
+        "%s in all",
         show_bytes((double)m->parameters, p), show_bytes((double)m->gradients, g),
         show_bytes((double)m->optimizer, o), show_bytes((double)m->activations, a),
-        show_bytes((double)m->evaluation, e), show_bytes((double)m->total, all));
-    (void)n;
+        show_bytes((double)m->evaluation, e), show_bytes((double)m->batches, b),
+        show_bytes((double)m->total, all));
+}
+
+/* GFLOP/s of matrix products in the precision of the run. */
+static status measure_peak(trainer *t)
+{
+    peak_probe *p;
+    TRY(peak_probe_open(t->o->device, session_dtype(t->c, t->o->device) == DT_BF16 ? GEMM_BF16 : GEMM_F32,
+                        &p));
+    for (int k = 0; k < 5; k++) t->peak_gflops = MAX(t->peak_gflops, peak_probe_time(p));
+    peak_probe_close(p);
+    return OK;
 }
 
 static status open_parts(trainer *t)
 {
     session_options so = {.isa = t->o->isa, .no_fuse = t->o->no_fuse};
-    loader_options lo;
+    TRY(measure_peak(t));
     TRY(session_open(t->c, t->o->device, &so, &t->s));
     print_plan(t);
     session_start(t->s);
-    lo = loader_for(t->c, t->s->batch_rows, true);
+    loader_options lo = loader_for(t->c, t->s->batch_rows, true);
     TRY(loader_open(t->data, DATA_TRAIN, &lo, &t->loader));
     TRY(batch_open(t->s->batch_rows, t->s->context, &t->batch));
-    TRY(peak_probe_open(t->o->device, t->s->act == DT_BF16 ? GEMM_BF16 : GEMM_F32, &t->peak));
-    for (int k = 0; k < 5; k++) t->peak_gflops = MAX(t->peak_gflops, peak_probe_time(t->peak));
+    i64 have = dataset_tokens(t->data, DATA_VALIDATION);
+    t->can_evaluate = have > t->s->context;
+    if (!t->can_evaluate)
+        say(t, "warning: %lld tokens of validation data are less than a sample (%lld): nothing is evaluated",
+            (long long)have, (long long)t->s->context + 1);
     if (t->o->profile) program_profile(t->s->train_program, true);
     return OK;
 }
 
-static status resume_from(trainer *t, const char *path)
+static void identify(trainer *t)
 {
-    char identity[17];
-    memcpy(identity, t->state.identity, sizeof identity);
-    TRY(load_session(t->s, path, true, &t->state));
-    if (strcmp(identity, t->state.identity))
-        return fail(ERR_CONFIG,
-                    "%s was trained with another configuration or other data (identity %s, now %s); "
-                    "give the same ones, or another --out",
-                    path, t->state.identity, identity);
-    const char *level = isa_name(t->o->isa);
-    if (strcmp(t->state.code, KEEL_VERSION) || strcmp(t->state.isa, level) ||
-        t->state.threads != device_about(t->o->device)->threads)
-        say(t,
-            "warning: the run was saved by keel %s, %s, %lld threads; this is %s, %s, %lld: bits may differ",
-            t->state.code, t->state.isa, (long long)t->state.threads, KEEL_VERSION, level,
-            (long long)device_about(t->o->device)->threads);
-    TRY(loader_seek(t->loader, t->state.position));
-    t->saved_at = t->evaluated_at = t->state.step;
-    say(t, "resuming from %s", path);
-    return OK;
+    run_state *r = &t->state;
+    u64 data = dataset_hash(t->data);
+    config_write(t->c, &t->given);
+    snprintf(r->identity, sizeof r->identity, "%016llx", (unsigned long long)identity_of(t->c, data));
+    snprintf(r->data, sizeof r->data, "%016llx", (unsigned long long)data);
+    snprintf(r->code, sizeof r->code, "%s", KEEL_VERSION);
+    snprintf(r->isa, sizeof r->isa, "%s", isa_name(t->o->isa));
+    r->threads = device_about(t->o->device)->threads;
 }
 
-/* A resumed run goes on with the configuration it resolved then (its number of steps above all). */
-static status find_checkpoint(trainer *t, char **path)
+static status begin_at(trainer *t, const char *path)
 {
-    i64 step;
-    *path = NULL;
-    if (!t->o->resume) return OK;
-    TRY(checkpoint_latest(t->o->out, talk_of_checkpoints, t, path, &step));
-    if (!*path) {
-        say(t, "%s holds no checkpoint yet: starting afresh", t->o->out);
-        return OK;
-    }
-    char file[PATH_MAX];
-    config *saved;
-    snprintf(file, sizeof file, "%s/config.yaml", *path);
-    TRY(config_load(file, NULL, 0, &saved));
-    budget b;
-    status s = config_budget(saved, &b);
-    t->steps = b.kind == BUDGET_STEPS ? (i64)b.value : 0;
-    config_close(saved);
-    return s;
-}
-
-static status refuse_occupied(const trainer *t)
-{
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/config.yaml", t->o->out);
-    if (t->o->resume || !path_exists(path)) return OK;
-    return fail(ERR_INPUT, "%s holds a run already; go on with it by --resume, or choose another --out",
-                t->o->out);
+    char log[PATH_MAX];
+    TRY(open_parts(t));
+    if (t->steps)
+        TRY(set_steps(t, t->steps));
+    else
+        TRY(choose_length(t));
+    TRY(read_spans(t));
+    TRY(checkpoint_milestones(t->checkpoints, t->milestones, t->n_milestones));
+    if (path) TRY(resume_from(t, path));
+    TRY(write_configs(t));
+    snprintf(log, sizeof log, "%s/metrics.jsonl", t->o->out);
+    return metrics_open(log, t->state.metrics_offset, &t->log);
 }
 
 static status begin(trainer *t)
 {
     char *path;
-    TRY(refuse_occupied(t));
-    identify(t, t->state.identity);
+    budget b;
     checkpoint_options co = {
         .keep = config_count(t->c, "train.checkpoint.keep"), .talk = talk_of_checkpoints, .talk_context = t};
-    TRY(open_parts(t));
-    TRY(dir_make(t->o->out));
-    TRY(find_checkpoint(t, &path));
-    status s = t->steps ? set_steps(t, t->steps) : choose_length(t);
-    if (!s) s = read_spans(t);
-    if (!s) {
-        co.milestones = t->milestones;
-        co.n_milestones = t->n_milestones;
-        s = checkpoint_open(t->o->out, &co, &t->checkpoints);
-    }
-    if (!s && path) s = resume_from(t, path);
+    TRY(train_folder_check(t->o->out, t->o->resume));
+    TRY(config_budget(t->c, &b));
+    identify(t);
+    TRY(checkpoint_open(t->o->out, &co, &t->checkpoints));
+    status s = find_checkpoint(t, &path);
+    if (!s) s = begin_at(t, path);
     free(path);
-    if (!s) s = write_config(t);
-    if (s) return s;
-    char log[PATH_MAX];
-    snprintf(log, sizeof log, "%s/metrics.jsonl", t->o->out);
-    snprintf(t->state.code, sizeof t->state.code, "%s", KEEL_VERSION);
-    snprintf(t->state.isa, sizeof t->state.isa, "%s", isa_name(t->o->isa));
-    t->state.threads = device_about(t->o->device)->threads;
-    return metrics_open(log, t->state.metrics_offset, &t->log);
+    return s;
 }
 
-/* ---- the registry: never a reason to stop */
-
-static void warn(trainer *t, status s)
-{
-    if (s) say(t, "warning: %s", s->message);
-    status_drop(s);
-}
-
-static registry_run as_registered(const trainer *t, const char *folder, const char *yaml, const char *how)
-{
-    const char *slash = strrchr(folder, '/');
-    return (registry_run){.name = t->o->name ? t->o->name
-                                  : slash    ? slash + 1
-                                             : folder,
-                          .folder = folder,
-                          .identity = t->state.identity,
-                          .config = yaml,
-                          .code = KEEL_VERSION,
-                          .isa = isa_name(t->o->isa),
-                          .libraries = "oneDNN",
-                          .host = device_about(t->o->device)->cpu,
-                          .status = how,
-                          .threads = device_about(t->o->device)->threads,
-                          .started = (i64)time(NULL),
-                          .ended = (i64)time(NULL),
-                          .steps = t->state.step,
-                          .tokens = t->state.tokens_seen,
-                          .loss = t->result->loss,
-                          .bits_per_byte = t->result->bits_per_byte};
-}
-
-static void with_registry(trainer *t, const char *how)
-{
-    text yaml = {0};
-    char folder[PATH_MAX];
-    if (!realpath(t->o->out, folder)) snprintf(folder, sizeof folder, "%s", t->o->out);
-    config_write(t->c, &yaml);
-    registry_run r = as_registered(t, folder, yaml.data, how);
-    if (!strcmp(how, "running")) {
-        warn(t, registry_open(NULL, REGISTRY_WRITE, &t->registry));
-        warn(t, registry_begin(t->registry, &r, t->result->id));
-    } else
-        warn(t, registry_end(t->registry, t->result->id, &r));
-    text_free(&yaml);
-}
+/* ---- ending */
 
 static const char *how_it_ended(status s)
 {
@@ -250,7 +274,9 @@ static status finish(trainer *t, status s)
     t->result->step = t->state.step;
     t->result->tokens_seen = t->state.tokens_seen;
     t->result->seconds = t->state.seconds;
-    if (t->registry || t->log) with_registry(t, how_it_ended(s));
+    if (t->log) record(t, how_it_ended(s));
+    if (t->log && t->o->profile && t->o->talk)
+        profile_tell(t->s->train_program, t->peak_gflops, t->o->talk, t->o->context);
     metrics_close(t->log);
     registry_close(t->registry);
     if (t->checkpoints) {
@@ -260,20 +286,20 @@ static status finish(trainer *t, status s)
         else
             s = last;
     }
-    peak_probe_close(t->peak);
     batch_close(&t->batch);
     loader_close(t->loader);
     session_close(t->s);
+    text_free(&t->given);
     return s;
 }
 
 status train_run(config *c, const dataset *d, const train_options *o, train_result *result)
 {
-    trainer t = {.c = c, .data = d, .o = o, .result = result, .saved_at = -1, .evaluated_at = -1};
+    trainer t = {.c = c, .data = d, .o = o, .result = result, .saved_at = -1};
     *result = (train_result){.loss = NAN, .bits_per_byte = NAN, .perplexity = NAN};
     status s = begin(&t);
     if (!s) {
-        with_registry(&t, "running");
+        record(&t, "running");
         s = train_loop(&t);
     }
     return finish(&t, s);

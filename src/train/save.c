@@ -2,6 +2,8 @@
 #include "train/save.h"
 #include "base/file.h"
 #include <jansson.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,11 +47,12 @@ static status save_tensors(checkpoint *c, const session *s)
 
 static char *state_text(const run_state *r)
 {
-    json_t *j = json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:s, s:I}", "step", (json_int_t)r->step,
-                          "position", (json_int_t)r->position, "tokens_seen", (json_int_t)r->tokens_seen,
-                          "bytes_seen", (json_int_t)r->bytes_seen, "metrics_offset",
-                          (json_int_t)r->metrics_offset, "seconds", r->seconds, "identity", r->identity,
-                          "code", r->code, "isa", r->isa, "threads", (json_int_t)r->threads);
+    json_t *j =
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:s, s:s, s:s, s:I}", "step", (json_int_t)r->step,
+                  "position", (json_int_t)r->position, "tokens_seen", (json_int_t)r->tokens_seen,
+                  "bytes_seen", (json_int_t)r->bytes_seen, "metrics_offset", (json_int_t)r->metrics_offset,
+                  "seconds", r->seconds, "identity", r->identity, "data", r->data, "run", r->run, "code",
+                  r->code, "isa", r->isa, "threads", (json_int_t)r->threads);
     char *text = j ? json_dumps(j, JSON_INDENT(1)) : NULL;
     json_decref(j);
     return text;
@@ -69,10 +72,27 @@ static status save_file(checkpoint *c, const char *name, const char *path)
     return s;
 }
 
-status save_session(checkpoint_store *store, const session *s, const run_state *state, const char *tokenizer)
+/* A loss may still be finite when the update after it was not: such a state is no good one to go back to. */
+static status check_finite(const store *s, i64 step)
+{
+    for (i64 i = 0; i < s->n_params; i++) {
+        const stored *e = &s->entry[i];
+        i64 bad = 0;
+#pragma omp parallel for schedule(static) reduction(+ : bad)
+        for (i64 k = 0; k < e->count; k++) bad += !isfinite(e->master[k]);
+        if (bad)
+            return fail(ERR_NUMERIC, "step %lld: %lld of the %lld values of parameter %s are NaN or infinite",
+                        (long long)step, (long long)bad, (long long)e->count, e->path);
+    }
+    return OK;
+}
+
+status save_session(checkpoint_store *store, const session *s, const run_state *state, const text *given,
+                    const char *tokenizer)
 {
     checkpoint *c;
     text yaml = {0};
+    TRY(check_finite(s->store, state->step));
     char *json = state_text(state);
     if (!json) return fail(ERR_MEMORY, "state.json: out of memory");
     config_write(s->c, &yaml);
@@ -80,6 +100,7 @@ status save_session(checkpoint_store *store, const session *s, const run_state *
     if (!failed) failed = save_tensors(c, s);
     if (!failed) failed = checkpoint_file(c, "state.json", json, strlen(json));
     if (!failed) failed = checkpoint_file(c, "config.yaml", yaml.data, yaml.bytes);
+    if (!failed) failed = checkpoint_file(c, "given.yaml", given->data, given->bytes);
     if (!failed && tokenizer) failed = save_file(c, "tokenizer.json", tokenizer);
     if (!failed) failed = checkpoint_finish(c);
     free(json);
@@ -141,23 +162,24 @@ static status read_moments(session *s, const st_file *f, const char *path)
 static status read_state(const char *path, run_state *r)
 {
     json_error_t e;
-    const char *identity, *code, *level;
     json_int_t step, position, tokens, bytes, offset, threads;
+    char *const to[] = {r->identity, r->data, r->run, r->code, r->isa};
+    const size_t room[] = {sizeof r->identity, sizeof r->data, sizeof r->run, sizeof r->code, sizeof r->isa};
+    const char *from[COUNT(to)];
     json_t *j = json_load_file(path, JSON_REJECT_DUPLICATES, &e);
     if (!j) return fail(ERR_FORMAT, "%s:%d: %s", path, e.line, e.text);
-    int bad = json_unpack_ex(j, &e, 0, "{s:I, s:I, s:I, s:I, s:I, s:F, s:s, s:s, s:s, s:I}", "step", &step,
-                             "position", &position, "tokens_seen", &tokens, "bytes_seen", &bytes,
-                             "metrics_offset", &offset, "seconds", &r->seconds, "identity", &identity, "code",
-                             &code, "isa", &level, "threads", &threads);
+    int bad =
+        json_unpack_ex(j, &e, 0, "{s:I, s:I, s:I, s:I, s:I, s:F, s:s, s:s, s:s, s:s, s:s, s:I}", "step",
+                       &step, "position", &position, "tokens_seen", &tokens, "bytes_seen", &bytes,
+                       "metrics_offset", &offset, "seconds", &r->seconds, "identity", &from[0], "data",
+                       &from[1], "run", &from[2], "code", &from[3], "isa", &from[4], "threads", &threads);
     status s = OK;
     if (bad || step < 0 || position < 0 || tokens < 0 || bytes < 0 || offset < 0)
         s = fail(ERR_FORMAT, "%s: %s", path, bad ? e.text : "a count is negative");
     if (!s) {
         r->step = step, r->position = position, r->tokens_seen = tokens, r->bytes_seen = bytes;
         r->metrics_offset = offset, r->threads = threads;
-        snprintf(r->identity, sizeof r->identity, "%s", identity);
-        snprintf(r->code, sizeof r->code, "%s", code);
-        snprintf(r->isa, sizeof r->isa, "%s", level);
+        for (int k = 0; k < COUNT(to); k++) snprintf(to[k], room[k], "%s", from[k]);
     }
     json_decref(j);
     return s;

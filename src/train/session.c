@@ -1,17 +1,24 @@
 /* What a run computes with: see session.h. */
 #include "train/session.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "data/loader.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-static status choose_precision(session *s)
+dtype session_dtype(const config *c, const device *d)
 {
-    bool bf16 = config_is(s->c, "train.precision", "bf16") ||
-                (config_is(s->c, "train.precision", "auto") && device_about(s->device)->bf16);
-    s->act = bf16 ? DT_BF16 : DT_F32;
-    s->stream = bf16 && config_is(s->c, "train.stream", "bf16") ? DT_BF16 : DT_F32;
-    return OK;
+    bool bf16 = config_is(c, "train.precision", "bf16") ||
+                (config_is(c, "train.precision", "auto") && device_about(d)->bf16);
+    return bf16 ? DT_BF16 : DT_F32;
+}
+
+static void choose_precision(session *s)
+{
+    s->act = session_dtype(s->c, s->device);
+    s->stream = s->act == DT_BF16 && config_is(s->c, "train.stream", "bf16") ? DT_BF16 : DT_F32;
 }
 
 /* Rows of one run: what the configuration says, or the largest divisor of the step's rows of at most 8 Ki
@@ -66,7 +73,7 @@ static status build_evaluate(session *s)
 static status build(session *s)
 {
     model *m = s->options.no_update ? &s->evaluate : &s->train;
-    TRY(choose_precision(s));
+    choose_precision(s);
     TRY(choose_batch(s));
     if (!s->options.no_update) TRY(build_train(s));
     TRY(build_evaluate(s));
@@ -92,16 +99,38 @@ static status measure(session *s, int what)
                                  .activations = sum_sizes(&train),
                                  .evaluation = sum_sizes(&evaluate),
                                  .activations_lower_bound = train.activations_lower_bound};
+    i64 rows = s->options.no_update ? 0 : s->batch_rows;
+    s->memory.batches = (rows + s->micro_rows) * s->context * (i64)sizeof(i32) * LOADER_ARRAYS;
     s->memory.total = s->memory.parameters + s->memory.gradients + s->memory.optimizer +
-                      s->memory.activations + s->memory.evaluation;
-    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    if (!s->options.plan_only && (double)s->memory.total > have)
-        return fail(
-            ERR_MEMORY,
-            "the run needs %.2f GiB, this machine has %.2f; lower train.micro_batch, or set train.recompute: "
-            "block ('keel plan memory' shows the parts)",
-            (double)s->memory.total / (1 << 30), have / (1 << 30));
+                      s->memory.activations + s->memory.evaluation + s->memory.batches;
     return OK;
+}
+
+/* Bytes of memory: the machine's, or fewer where a container may use fewer. */
+static double memory_there(void)
+{
+    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), limit;
+    char *text;
+    size_t bytes;
+    status s = file_read("/sys/fs/cgroup/memory.max", &text, &bytes);
+    if (!s) {
+        text[strcspn(text, "\n")] = 0;
+        if (parse_double(text, &limit)) have = fmin(have, limit); // "max": no limit
+        mem_free(text);
+    }
+    status_drop(s);
+    return have;
+}
+
+status session_fits(const session *s)
+{
+    double have = memory_there();
+    char need[32], there[32];
+    if ((double)s->memory.total <= have) return OK;
+    return fail(ERR_MEMORY,
+                "the run needs %s of memory, this machine has %s; lower model.width, model.layers or "
+                "train.micro_batch, or set train.recompute=block ('keel plan memory' shows the parts)",
+                show_bytes((double)s->memory.total, need), show_bytes(have, there));
 }
 
 static status open_programs(session *s, int what)
@@ -121,6 +150,7 @@ status session_open(config *c, device *d, const session_options *options, sessio
     *s = (session){.arena = a, .c = c, .device = d, .options = *options};
     status failed = build(s);
     if (!failed) failed = measure(s, what);
+    if (!failed && !options->plan_only) failed = session_fits(s);
     if (!failed && !options->plan_only) failed = open_programs(s, what);
     if (failed)
         session_close(s);
@@ -147,6 +177,7 @@ void session_start(session *s)
     if (s->store->grad) memset(s->store->grad, 0, region);
     for (int k = 0; k < 2; k++)
         if (s->store->moment[k]) memset(s->store->moment[k], 0, region);
+    if (s->store->states) memset(s->store->states, 0, (size_t)s->store->bytes_states);
 }
 
 /* ---- a step */

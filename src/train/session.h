@@ -23,7 +23,7 @@ typedef struct session_options {
 } session_options;
 
 typedef struct session_memory { // bytes
-    i64 parameters, gradients, optimizer, activations, evaluation, total;
+    i64 parameters, gradients, optimizer, activations, evaluation, batches, total;
     i64 activations_lower_bound;
 } session_memory;
 
@@ -52,7 +52,10 @@ typedef struct session {
 /* C must say model.vocab. ERR_CONFIG: shapes that do not fit; ERR_MEMORY: what does not fit, and by how much.
  */
 status session_open(config *c, device *d, const session_options *options, session **out) MUST;
-void session_close(session *s); // NULL allowed; not the device
+/* ERR_MEMORY unless the plan fits into this machine (or its container). */
+status session_fits(const session *s) MUST;
+dtype session_dtype(const config *c, const device *d); // of activations: train.precision
+void session_close(session *s);                        // NULL allowed; not the device
 void session_start(session *s); // initial weights by train.seed.init, moments and gradients zero
 
 /* Runs forward and backward of all micro-batches of B; gradients lie in the store, divided by the targets of

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { TIMED_STEPS = 20 };
+enum { WARM_STEPS = 3, TIMED_STEPS = 20 };
 
 double clock_seconds(void)
 {
@@ -33,12 +33,13 @@ void say(const trainer *t, const char *format, ...)
     t->o->talk(t->o->context, line);
 }
 
-/* A failure that must not stop a run: said once, then dropped. */
-static void warn(trainer *t, status s)
+void warn(const trainer *t, status s)
 {
     if (s) say(t, "warning: %s", s->message);
     status_drop(s);
 }
+
+bool stopping(const trainer *t) { return t->o->stop && *t->o->stop; }
 
 /* ---- batches */
 
@@ -84,7 +85,8 @@ loader_options loader_for(const config *c, i64 rows, bool train)
 
 /* ---- evaluation */
 
-status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens, evaluation *out)
+status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens,
+                      const volatile sig_atomic_t *stop, evaluation *out)
 {
     loader_options lo = loader_for(s->c, s->micro_rows, false);
     loader *l;
@@ -93,6 +95,10 @@ status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens
     TRY(loader_open(d, split, &lo, &l));
     status failed = batch_open(s->micro_rows, s->context, &b);
     while (!failed && (tokens <= 0 || out->rows * s->context < tokens)) {
+        if (stop && *stop) {
+            failed = fail(ERR_STOPPED, "stopped while evaluating");
+            break;
+        }
         loader_next(l, &b);
         if (!b.rows) break;
         step_batch step = as_step(&b);
@@ -101,27 +107,35 @@ status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens
         out->bytes += b.bytes;
         out->rows += b.rows;
     }
-    if (!failed) batch_close(&b);
+    batch_close(&b);
     loader_close(l);
     return failed;
 }
 
 static double bits(double nats, i64 bytes) { return bytes ? nats / ((double)bytes * log(2)) : NAN; }
 
+/* The state was saved before: what an evaluation costs, or breaks, never costs the weights. */
 static status evaluate(trainer *t)
 {
     evaluation e;
-    if (!dataset_tokens(t->data, DATA_VALIDATION)) return OK;
-    TRY(train_evaluate(t->s, t->data, DATA_VALIDATION, config_count(t->c, "train.evaluate.tokens"), &e));
-    if (!e.tokens) return OK;
+    i64 most = config_count(t->c, "train.evaluate.tokens");
+    status s = train_evaluate(t->s, t->data, DATA_VALIDATION, most, t->o->stop, &e);
+    if (s && s->code == ERR_STOPPED) { // the caller sees the flag and leaves; resuming evaluates
+        status_drop(s);
+        return OK;
+    }
+    if (s || !e.tokens) return s;
     t->result->loss = e.nats / (double)e.tokens;
     t->result->bits_per_byte = bits(e.nats, e.bytes);
     t->result->perplexity = exp(t->result->loss);
     metric m[] = {{"val_loss", t->result->loss}, {"val_bits_per_byte", t->result->bits_per_byte}};
     TRY(metrics_append(t->log, t->state.step, m, COUNT(m)));
     warn(t, registry_metrics(t->registry, t->result->id, t->state.step, m, COUNT(m)));
-    t->evaluated_at = t->state.step;
-    if (t->peak) t->peak_gflops = MAX(t->peak_gflops, peak_probe_time(t->peak));
+    if (!isfinite(t->result->loss))
+        return fail(ERR_NUMERIC, "step %lld: the validation loss is %g", (long long)t->state.step,
+                    t->result->loss);
+    say(t, "step %lld: validation loss %.4f, %.4f bits per byte", (long long)t->state.step, t->result->loss,
+        t->result->bits_per_byte);
     return OK;
 }
 
@@ -130,12 +144,26 @@ static status save(trainer *t)
     t->state.position = loader_tell(t->loader);
     t->state.metrics_offset = metrics_offset(t->log);
     TRY(metrics_sync(t->log));
-    TRY(save_session(t->checkpoints, t->s, &t->state, dataset_tokenizer_path(t->data)));
+    TRY(save_session(t->checkpoints, t->s, &t->state, &t->given, dataset_tokenizer_path(t->data)));
     t->saved_at = t->state.step;
     return OK;
 }
 
 /* ---- steps */
+
+/* What is the matter with a step whose loss or gradient is not finite, and what is left. */
+static status blame(trainer *t, const step_batch *b, double loss, double norm)
+{
+    char left[64] = "no checkpoint was written yet";
+    if (t->saved_at >= 0)
+        snprintf(left, sizeof left, "the last good checkpoint is step_%lld", (long long)t->saved_at);
+    return wrap(
+        session_blame(t->s, b, t->state.step),
+        "step %lld is not finite (loss %g, gradient norm %g; samples %lld to %lld of the data's order); "
+        "%s; lower train.optimizer.lr or look at the data",
+        (long long)t->state.step + 1, loss, norm, (long long)t->batch.index,
+        (long long)(t->batch.index + t->batch.rows - 1), left);
+}
 
 static status one_step(trainer *t, double *loss, double *norm, double *lr)
 {
@@ -146,14 +174,7 @@ static status one_step(trainer *t, double *loss, double *norm, double *lr)
     session_forward_backward(t->s, &b, t->state.step, &nats);
     *loss = b.n_valid ? nats / (double)b.n_valid : 0;
     session_update(t->s, t->state.step, *lr, t->schedule.peak, norm);
-    if (isfinite(*loss) && isfinite(*norm)) return OK;
-    status why = session_blame(t->s, &b, t->state.step);
-    return wrap(why,
-                "step %lld is not finite (loss %g, gradient norm %g; sequences %lld to %lld); the last good "
-                "state is %s%lld",
-                (long long)t->state.step, *loss, *norm, (long long)t->batch.index,
-                (long long)(t->batch.index + t->batch.rows - 1),
-                t->saved_at >= 0 ? "step_" : "none: ", (long long)MAX(t->saved_at, 0));
+    return isfinite(*loss) && isfinite(*norm) ? OK : blame(t, &b, *loss, *norm);
 }
 
 /* The length of a run given as time: from steps timed now, whose updates are thrown away. */
@@ -161,10 +182,10 @@ status time_steps(trainer *t, double *seconds_a_step)
 {
     double loss, norm, lr, start = 0;
     t->schedule = (schedule){.kind = SCHEDULE_CONSTANT, .peak = 1e-9, .end = 1e-9, .steps = TIMED_STEPS};
-    for (int k = -3; k < TIMED_STEPS; k++) {
+    for (int k = -WARM_STEPS; k < TIMED_STEPS; k++) {
         if (k == 0) start = clock_seconds();
         TRY(one_step(t, &loss, &norm, &lr));
-        if (t->o->stop && *t->o->stop) return fail(ERR_STOPPED, "stopped before step 0; nothing was saved");
+        if (stopping(t)) return fail(ERR_STOPPED, "stopped before step 0; there is nothing to save yet");
     }
     *seconds_a_step = (clock_seconds() - start) / TIMED_STEPS;
     session_start(t->s);
@@ -204,25 +225,35 @@ static status log_step(trainer *t, double loss, double norm, double lr, double s
     return OK;
 }
 
-static status after_step(trainer *t)
+static bool look_due(const trainer *t)
 {
-    bool last = t->state.step == t->steps, stop = t->o->stop && *t->o->stop;
+    return t->can_evaluate && (t->state.step == t->steps || due(t->state.step, t->evaluate_every));
+}
+
+static bool save_due(const trainer *t)
+{
     bool milestone = false;
     for (i64 i = 0; i < t->n_milestones; i++) milestone |= t->milestones[i] == t->state.step;
-    bool look = last || due(t->state.step, t->evaluate_every);
-    // Always saved before an evaluation: what an evaluation costs, or breaks, never costs the weights.
-    if (last || stop || milestone || look || due(t->state.step, t->save_every)) TRY(save(t));
-    if (look && !stop) TRY(evaluate(t));
-    if (stop && !last) {
-        TRY(checkpoint_wait(t->checkpoints));
-        return fail(ERR_STOPPED, "stopped at step %lld of %lld; the state is saved, go on with --resume",
-                    (long long)t->state.step, (long long)t->steps);
-    }
-    return OK;
+    return milestone || t->state.step == t->steps || due(t->state.step, t->save_every) || look_due(t);
+}
+
+static status after_step(trainer *t)
+{
+    if (save_due(t) || stopping(t)) TRY(save(t));
+    if (look_due(t) && !stopping(t)) TRY(evaluate(t));
+    if (!stopping(t)) return OK;
+    if (t->saved_at != t->state.step)
+        TRY(save(t)); // the signal came just now, in the evaluation above or not
+    TRY(checkpoint_wait(t->checkpoints));
+    return fail(ERR_STOPPED, "stopped at step %lld of %lld; the state is saved, go on with --resume",
+                (long long)t->state.step, (long long)t->steps);
 }
 
 status train_loop(trainer *t)
 {
+    // A checkpoint is written before its evaluation, and its place in the log is before that evaluation's
+    // line.
+    if (t->resumed && look_due(t)) TRY(evaluate(t));
     while (t->state.step < t->steps) {
         double loss, norm, lr, start = clock_seconds();
         TRY(one_step(t, &loss, &norm, &lr));
@@ -234,6 +265,5 @@ status train_loop(trainer *t)
         TRY(log_step(t, loss, norm, lr, seconds));
         TRY(after_step(t));
     }
-    if (t->evaluated_at != t->steps) TRY(evaluate(t));
     return checkpoint_wait(t->checkpoints);
 }

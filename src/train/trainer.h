@@ -5,9 +5,9 @@
  *     train_result r;
  *     TRY(train_run(config, dataset, &o, &r));
  *
- * The folder: config.yaml (resolved), tokenizer.json, metrics.jsonl, step_N/ (train/checkpoint.h). A crash at
- * any moment costs at most the steps since the last checkpoint; what is resumed has the bits of what was not
- * interrupted. */
+ * The folder: config.yaml (resolved) and given.yaml (before the length of the run was), metrics.jsonl,
+ * summary.json (train/run_page.h), step_N/ (train/checkpoint.h). A crash at any moment costs at most the
+ * steps since the last checkpoint; what is resumed has the bits of what was not interrupted. */
 #pragma once
 #include "config/config.h"
 #include "data/dataset.h"
@@ -41,14 +41,20 @@ typedef struct train_result {
     char id[48]; // in the registry
 } train_result;
 
-/* ERR_STOPPED after a stop (the state is saved); ERR_NUMERIC when the loss or gradient is not finite (the
- * last good checkpoint stands); ERR_CONFIG, ERR_INPUT, ERR_IO, ERR_MEMORY as they say. C is resolved on the
- * way. */
+/* Trains C, whose model.vocab is a number, on D. Resuming asks for the configuration and data of the run (or
+ * its config.yaml) and names the first key that differs. ERR_STOPPED after a stop (the state is saved);
+ * ERR_NUMERIC when the loss or gradient is not finite (the last good checkpoint stands); ERR_CONFIG,
+ * ERR_INPUT, ERR_IO, ERR_MEMORY as they say. C is resolved on the way. */
 status train_run(config *c, const dataset *d, const train_options *o, train_result *result) MUST;
+
+/* ERR_INPUT when OUT holds a run and RESUME was not asked for: to be asked before preparing data there. */
+status train_folder_check(const char *out, bool resume) MUST;
 
 typedef struct evaluation {
     i64 tokens, bytes, rows;
     double nats; // sum
 } evaluation;
-/* Validation loss over at most TOKENS tokens (0: all). */
-status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens, evaluation *out) MUST;
+/* Validation loss over at most TOKENS tokens (0: all). ERR_STOPPED once *STOP (NULL: never) is not 0;
+ * ERR_INPUT: the split holds no whole sample. */
+status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens,
+                      const volatile sig_atomic_t *stop, evaluation *out) MUST;
