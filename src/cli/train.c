@@ -92,7 +92,6 @@ static void show_progress(void *context, const train_progress *p)
 {
     train_args *a = context;
     char line[256], rate[32], left[32], best[48] = "", share[32] = "";
-    if (!a->width) return;
     if (isfinite(p->validation)) snprintf(best, sizeof best, " (validation %.3f)", p->validation);
     if (isfinite(p->share_of_peak)) snprintf(share, sizeof share, "  %.0f%% of peak", 100 * p->share_of_peak);
     snprintf(line, sizeof line, "step %lld/%lld  loss %.3f  %.3f bits/byte%s  %s tokens/s%s  %s left",
@@ -170,7 +169,7 @@ status verb_train(int argc, char **argv)
     device *d = NULL;
     TRY(cli_parse(&argp, argc, argv, &a));
     a.options.talk = talk;
-    a.options.progress = show_progress;
+    a.options.progress = a.width ? show_progress : NULL;
     a.options.context = &a;
     a.options.stop = stop_on_signals();
     if (!a.options.out) a.options.out = default_folder(a.machine.config, folder);
