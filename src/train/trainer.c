@@ -161,7 +161,8 @@ static status blame(trainer *t, const step_batch *b, double loss, double norm)
         session_blame(t->s, b, t->state.step),
         "step %lld is not finite (loss %g, gradient norm %g; samples %lld to %lld of the data's order); "
         "%s; lower train.optimizer.lr or look at the data",
-        (long long)t->state.step + 1, loss, norm, (long long)t->batch.index,
+        // fabs: the sign of a NaN says nothing
+        (long long)t->state.step + 1, fabs(loss), fabs(norm), (long long)t->batch.index,
         (long long)(t->batch.index + t->batch.rows - 1), left);
 }
 
