@@ -7,10 +7,10 @@
 #include "graph/program.h"
 #include "model/model.h"
 #include "train/save.h"
+#include "train/session.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct dumper {
     arena *arena;
@@ -61,8 +61,7 @@ static status plan(dumper *d)
     program_sizes sizes;
     program_options po = {.device = d->o->device, .isa = d->o->isa};
     char size[32], line[128];
-    double have =
-        d->o->memory ? (double)d->o->memory : (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    double have = d->o->memory ? (double)d->o->memory : session_memory_there();
     store_plan(d->arena, d->m.g, po.device ? STORE_GRADIENTS : 0, &s);
     double need = (double)(s->bytes_params + s->bytes_grads + s->bytes_states);
     if (po.device) {

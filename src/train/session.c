@@ -106,8 +106,7 @@ static status measure(session *s, int what)
     return OK;
 }
 
-/* Bytes of memory: the machine's, or fewer where a container may use fewer. */
-static double memory_there(void)
+double session_memory_there(void)
 {
     double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), limit;
     char *text;
@@ -124,7 +123,7 @@ static double memory_there(void)
 
 status session_fits(const session *s)
 {
-    double have = memory_there();
+    double have = session_memory_there();
     char need[32], there[32];
     if ((double)s->memory.total <= have) return OK;
     return fail(ERR_MEMORY,

@@ -52,6 +52,7 @@ typedef struct session {
 /* C must say model.vocab. ERR_CONFIG: shapes that do not fit; ERR_MEMORY: what does not fit, and by how much.
  */
 status session_open(config *c, device *d, const session_options *options, session **out) MUST;
+double session_memory_there(void); // bytes: the machine's memory, or less where a container may use less
 /* ERR_MEMORY unless the plan fits into this machine (or its container). */
 status session_fits(const session *s) MUST;
 dtype session_dtype(const config *c, const device *d); // of activations: train.precision
