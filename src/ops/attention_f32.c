@@ -5,7 +5,6 @@
  * with 16. Numerics: f32 throughout; exp2 to 1.4 units in the last place (vec.h). */
 #include "ops/attention_tiles.h"
 #include "ops/vec.h"
-#include <string.h>
 
 #if defined ISA_v4
 enum { MOST = 4 }; // vectors of a tile
@@ -75,33 +74,38 @@ static void multiply(const product *p)
 
 /* ---- softmax */
 
+/* Three passes over the rows: within a row, maximum, exponentials and sum wait for each other. */
 static void softmax(const softmax_block *b)
 {
+    float alpha[BLOCK];
+    const float factor = b->factor;
     for (i64 r = 0; r < b->rows; r++) {
         const float *s = b->s + r * WIDE;
-        float *p = (float *)b->p + r * WIDE, max = b->max[r], sum = 0;
+        float max = b->max[r];
+        i64 begin = MAX(b->first[r], 0), end = MIN(b->last[r] + 1, b->columns);
+#pragma omp simd reduction(max : max)
+        for (i64 j = begin; j < end; j++) max = s[j] > max ? s[j] : max;
+        alpha[r] = vec_exp2((b->max[r] - max) * factor);
+        b->max[r] = max;
+    }
+    for (i64 r = 0; r < b->rows; r++) {
+        const float *s = b->s + r * WIDE, shift = b->max[r] * factor;
+        float *p = (float *)b->p + r * WIDE, sum = 0;
         i64 begin = MAX(b->first[r], 0), end = MIN(b->last[r] + 1, b->columns);
         i64 cover = MAX(MIN(end + SLACK, b->columns), 0); // what a tile may read
         for (i64 j = 0; j < MIN(begin, cover); j++) p[j] = 0;
         for (i64 j = MAX(end, 0); j < cover; j++) p[j] = 0;
-        if (begin >= end) continue;
-#pragma omp simd reduction(max : max)
-        for (i64 j = begin; j < end; j++) max = s[j] > max ? s[j] : max;
-        const float factor = b->factor, shift = max * factor;
 #pragma omp simd reduction(+ : sum)
         for (i64 j = begin; j < end; j++) {
             float y = vec_exp2(s[j] * factor - shift);
             p[j] = y;
             sum += y;
         }
-        if (max != b->max[r]) {
-            float alpha = vec_exp2((b->max[r] - max) * factor), *o = b->o + r * b->ldo;
-            b->sum[r] *= alpha;
-            b->max[r] = max;
-            if (!b->fresh)
-                for (i64 j = 0; j < b->ldo; j++) o[j] *= alpha;
-        }
-        b->sum[r] += sum;
+        b->sum[r] = b->sum[r] * alpha[r] + sum;
+    }
+    for (i64 r = 0; r < b->rows && !b->fresh; r++) {
+        float *o = b->o + r * b->ldo;
+        for (i64 j = 0; j < b->ldo && alpha[r] != 1; j += LANES) *(loose *)(o + j) *= alpha[r];
     }
 }
 
@@ -133,11 +137,10 @@ static void scores(const score_block *b)
 
 INLINE void widen_row(float *to, const void *from, dtype type, i64 width, i64 padded)
 {
-    if (type == DT_BF16)
-        widen(to, from, width);
-    else
-        memcpy(to, from, (size_t)width * sizeof *to);
-    for (i64 j = width; j < padded; j++) to[j] = 0;
+    i64 j = 0;
+    for (; j + LANES <= width; j += LANES) *(loose *)(to + j) = load_values(from, type, j);
+    for (; j < width; j++) to[j] = load_value(from, type, j);
+    for (; j < padded; j++) to[j] = 0;
 }
 /* A word is one value: rows and pairs are the same layout. */
 static void pack_rows(u32 *to, i64 ld, const void *const *row, dtype type, i64 width, float *work)

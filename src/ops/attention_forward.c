@@ -61,6 +61,11 @@ static void pack_keys(const task *t)
     for (i64 i = t->begin; i < t->end; i++) first = MIN(first, first_key(a, t->b, i, t->past + i));
     for (i64 at = first / BLOCK * BLOCK; at < end; at += BLOCK) {
         const void *k[BLOCK], *v[BLOCK];
+        if (at + BLOCK >= t->past) {
+            i64 next = at + BLOCK - t->past;
+            prefetch_head(a, a->k, a->k_stride, t->b, t->kv * a->width, next, BLOCK, false);
+            prefetch_head(a, a->v, a->v_stride, t->b, t->kv * a->width, next, BLOCK, false);
+        }
         for (i64 r = 0; r < BLOCK; r++) {
             i64 s = at + r, row = t->b * a->tokens + s - t->past;
             i64 cached = ((t->b * a->capacity + s) * a->kv_heads + t->kv) * a->width;
@@ -127,20 +132,21 @@ static void step(const task *t, i64 rows, i64 at, i64 from, i64 to, const i32 *f
                                .diagonal = at - from});
 }
 
-/* What comes after head H: the next head's queries; of the next task its keys and values too. */
+/* What is written after block q0 of head H, what is packed after it; while the last head of the task runs,
+ * the keys and values of the next task. */
 static void prefetch_next(const task *t, i64 h, i64 q0)
 {
     const attention_args *a = t->a;
-    i64 w = a->width, b = t->b, next = h + 1;
+    i64 w = a->width, b = t->b, next = h, from = q0 + BLOCK;
     prefetch_head(a, a->o, a->o_stride, b, h * w, q0, BLOCK, true);
-    if (next == t->head_end) {
-        if (t->next_b < 0) return;
-        b = t->next_b, next = t->next_head;
-        i64 kv = next / (a->heads / a->kv_heads);
-        prefetch_head(a, a->k, a->k_stride, b, kv * w, q0, BLOCK, false);
-        prefetch_head(a, a->v, a->v_stride, b, kv * w, q0, BLOCK, false);
+    if (from >= t->end) from = t->begin, next++;
+    if (h + 1 == t->head_end && t->next_b >= 0) {
+        i64 kv = t->next_head / (a->heads / a->kv_heads);
+        prefetch_head(a, a->k, a->k_stride, t->next_b, kv * w, q0, BLOCK, false);
+        prefetch_head(a, a->v, a->v_stride, t->next_b, kv * w, q0, BLOCK, false);
     }
-    prefetch_head(a, a->q, a->q_stride, b, next * w, q0, BLOCK, false);
+    if (next == t->head_end) b = t->next_b, next = t->next_head, from = 0;
+    if (b >= 0) prefetch_head(a, a->q, a->q_stride, b, next * w, from, BLOCK, false);
 }
 
 static void query_block(const task *t, i64 h, i64 q0)
