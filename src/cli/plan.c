@@ -56,17 +56,22 @@ static void print_plan(const plan_args *a, const session *s)
         json_object_set_new(j, rows[i].name, json_integer(rows[i].bytes));
         if (!a->json) printf("%-12s %10s\n", rows[i].name, show_bytes((double)rows[i].bytes, text));
     }
+    json_object_set_new(j, "row_gradients", json_integer(m->row_gradients));
     json_object_set_new(j, "activations_lower_bound", json_integer(m->activations_lower_bound));
     json_object_set_new(j, "parameter_count", json_integer(s->figures.parameters));
     if (a->json) {
         json_dumpf(j, stdout, JSON_COMPACT);
         puts("");
-    } else
+    } else {
+        if (m->row_gradients)
+            printf("%s of the gradients are lists of looked-up rows\n",
+                   show_bytes((double)m->row_gradients, text));
         printf("%s parameters; %lld sequences of %lld tokens at a time, %s; no plan of the activations can "
                "be below %s\n",
                show_count((double)s->figures.parameters, text), (long long)s->micro_rows,
                (long long)s->context, dtype_name(s->act),
                show_bytes((double)m->activations_lower_bound, (char[32]){0}));
+    }
     json_decref(j);
 }
 

@@ -7,7 +7,7 @@
 
 enum { PAD = 16 };
 
-static void describe(store *s, const tensor *t, int what)
+static void describe(arena *a, store *s, const tensor *t, int what)
 {
     stored *e = &s->entry[s->n++];
     *e = (stored){.path = t->path, .ndim = t->ndim, .count = count(t), .role = t->role, .dtype = t->dtype};
@@ -24,7 +24,8 @@ static void describe(store *s, const tensor *t, int what)
     s->trained += e->count;
     s->n_params++;
     s->bytes_params += padded * 4;
-    s->bytes_grads += what & STORE_GRADIENTS ? padded * 4 : 0;
+    e->rows = what & STORE_GRADIENTS && t->grad_ids ? arena_new(a, row_list) : NULL;
+    s->bytes_grads += what & STORE_GRADIENTS && !e->rows ? padded * 4 : 0;
     s->bytes_moments += what & STORE_MOMENTS ? padded * 8 : 0;
 }
 
@@ -33,9 +34,9 @@ void store_plan(arena *a, const graph *g, int what, store **out)
     store *s = arena_new(a, store);
     s->entry = arena_array(a, stored, g->n_tensors + 1);
     for (i64 i = 0; i < g->n_tensors; i++)
-        if (g->tensors[i]->role == ROLE_PARAM) describe(s, g->tensors[i], what);
+        if (g->tensors[i]->role == ROLE_PARAM) describe(a, s, g->tensors[i], what);
     for (i64 i = 0; i < g->n_tensors; i++)
-        if (g->tensors[i]->role == ROLE_STATE) describe(s, g->tensors[i], what);
+        if (g->tensors[i]->role == ROLE_STATE) describe(a, s, g->tensors[i], what);
     for (i64 i = 0; i < s->n_params; i++)
         if (s->entry[i].dtype == DT_BF16) {
             s->bytes_params += s->elements * 2;
@@ -80,7 +81,9 @@ status store_open(arena *a, const graph *g, int what, store **out)
         }
         e->master = s->master + e->offset;
         e->data = e->dtype == DT_BF16 ? (void *)(s->copy + e->offset) : (void *)e->master;
-        e->grad = s->grad ? s->grad + e->offset : NULL;
+        // The region has a place for every parameter; that of a list of rows is never touched, so takes no
+        // page.
+        e->grad = s->grad && !e->rows ? s->grad + e->offset : NULL;
         for (int k = 0; k < 2; k++) e->moment[k] = s->moment[k] ? s->moment[k] + e->offset : NULL;
     }
     *out = s;

@@ -9,23 +9,32 @@
 #pragma once
 #include "graph/graph.h"
 
+/* A gradient as a list of rows: row ids[k] of the parameter gets values[k]; ids ascend, other rows get
+ * nothing. Who collects it (train/row_gradients.h) owns the arrays. */
+typedef struct row_list {
+    const i32 *ids;
+    float *values; // [count, width], dense
+    i64 count;
+} row_list;
+
 typedef struct stored {
     const char *path;
     int ndim;
     i64 dim[MAX_DIMS];
     i64 count;
-    role role;        // ROLE_PARAM or ROLE_STATE
-    dtype dtype;      // what kernels read
+    role role;   // ROLE_PARAM or ROLE_STATE
+    dtype dtype; // what kernels read
     param_info param;
     i64 offset;       // PARAM: elements from the start of the regions below
     float *master;    // PARAM: f32
     void *data;       // what kernels read: the master, the bf16 copy, or the state
-    float *grad;      // PARAM: NULL without STORE_GRADIENTS
+    float *grad;      // PARAM: NULL without STORE_GRADIENTS and where the gradient is rows
+    row_list *rows;   // PARAM: not NULL: its gradient is this list (its tensor has grad_ids)
     float *moment[2]; // PARAM: NULL without STORE_MOMENTS
 } stored;
 
 typedef struct store {
-    stored *entry; // parameters in the order of the graph, then states
+    stored *entry;             // parameters in the order of the graph, then states
     i64 n, n_params, elements; // elements: of one region, padding included
     i64 trained;               // parameters without padding
     i64 bytes_params, bytes_grads, bytes_moments, bytes_states;

@@ -39,6 +39,7 @@ param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
         .kind = part == PART_EMBEDDING ? PARAM_EMBEDDING : part == PART_HEAD ? PARAM_HEAD : PARAM_MATRIX,
         .std = std * of_number(b, "model.init.std_factor"),
         .truncate = isnan(truncate) ? 0 : truncate,
+        .rows = part == PART_EMBEDDING,
     };
 }
 

@@ -23,6 +23,7 @@ tensor *position_embed(model_builder *b, tensor *x)
 {
     if (!of_is(b, "model.position.kind", "learned")) return x;
     param_info info = init_matrix(b, PART_EMBEDDING, b->width);
+    info.rows = false; // fewer rows than look-ups: a dense gradient is the smaller one
     tensor *table = g_param(b->g, "position.weight", 2, (i64[]){config_count(b->c, "model.context"), b->width}, &info);
     tensor *p = g_out(g_node(b->g, OP_embedding, IN(table, b->m->position), NO_ATTRS), 0);
     return g_out(g_node(b->g, OP_joint, IN(x, p), NO_ATTRS), 0);

@@ -5,9 +5,14 @@
  *   hf      w -= lr (sqrt(1 - b2^t) / (1 - b1^t)) m / (sqrt(v) + eps)
  *   decay   w *= 1 - lr d (coupled) or 1 - d lr/peak (independent), before or after the update
  *
+ * A gradient that is a list of rows (embedding tables) has two forms. Dense: every row takes the update
+ * above, rows not listed with g = 0. Lazy: rows not listed keep w, m and v; those listed take one update with
+ * the t of the run, without decay. An element's new value does not depend on where it stands, so both agree
+ * with the dense kernel to the bit wherever they do the same.
+ *
  * One pass over w, m, v, g and the bf16 copy, which zeroes g on the way: the step is bound by memory, and a
- * separate memset costs 5-16 ms at 124M parameters. Compiled for three instruction sets (target_clones), because
- * division and square root are the arithmetic here.
+ * separate memset costs 5-16 ms at 124M parameters. Compiled for three instruction sets (target_clones),
+ * because division and square root are the arithmetic here.
  */
 #include "ops/op.h"
 #include "optim/optimizer.h"
@@ -70,15 +75,80 @@ CLONES static void span(const factors *f, bool after, i64 n, ARRAYS)
     if (copy) narrow(copy, w, n);
 }
 
+enum { CHUNK = 8192 }; // stays in the first cache between the update and its rounding to bf16
+
 static void kernel(const update *u, ARRAYS)
 {
-    enum { CHUNK = 8192 }; // stays in the first cache between the update and its rounding to bf16
     factors f = prepare(u);
 #pragma omp parallel for schedule(static)
     for (i64 k = 0; k < (u->n + CHUNK - 1) / CHUNK; k++) {
         i64 at = k * CHUNK;
-        span(&f, u->decay_after, MIN(CHUNK, u->n - at), w + at, copy ? copy + at : NULL, g + at, m + at, v + at);
+        span(&f, u->decay_after, MIN(CHUNK, u->n - at), w + at, copy ? copy + at : NULL, g + at, m + at,
+             v + at);
     }
 }
 
-const optimizer_def optimizer_adamw = {"adamw", 2, definition, kernel};
+/* ---- the rows form */
+static void rows_definition(const update *u, const i32 *ids, i64 n_rows, double *w, const double *g,
+                            double *m, double *v)
+{
+    update one = *u;
+    one.n = 1;
+    if (u->lazy) one.weight_decay = 0;
+    for (i64 i = 0; i < u->n; i++) {
+        double gi = 0;
+        bool listed = false;
+        for (i64 k = 0; k < n_rows; k++)
+            if (ids[k] == i / u->width) gi = g[k * u->width + i % u->width], listed = true;
+        if (listed || !u->lazy) definition(&one, w + i, &gi, m + i, v + i);
+    }
+}
+
+typedef struct table { // what a thread works on
+    const update *u;
+    const factors *f;
+    float *w, *m, *v;
+    u16 *copy;
+} table;
+
+/* N elements from AT; their gradient is G, or zero (ZERO: this thread's CHUNK zeros). */
+static void stretch(const table *t, i64 at, i64 n, float *g, float *zero)
+{
+    for (i64 i = 0; i < n; i += CHUNK, at += CHUNK)
+        span(t->f, t->u->decay_after, MIN(CHUNK, n - i), t->w + at, t->copy ? t->copy + at : NULL,
+             g ? g + i : zero, t->m + at, t->v + at);
+}
+
+/* Rows [first, last) of the table: those listed with their gradients, the stretches between with none. */
+static void every_row(const table *t, const row_list *r, i64 first, i64 last)
+{
+    float zero[CHUNK] = {0};
+    i64 width = t->u->width, k = 0;
+    while (k < r->count && r->ids[k] < first) k++;
+    for (i64 row = first; row < last; row++, k++) {
+        i64 listed = k < r->count ? MIN(r->ids[k], last) : last;
+        stretch(t, row * width, (listed - row) * width, NULL, zero);
+        if (listed < last) stretch(t, listed * width, width, r->values + k * width, NULL);
+        row = listed;
+    }
+}
+
+static void rows_kernel(const update *u, const row_list *r, float *w, u16 *copy, float *m, float *v)
+{
+    factors f = prepare(u);
+    if (u->lazy) f.keep = 1;
+    table t = {u, &f, w, m, v, copy};
+    i64 width = u->width;
+#pragma omp parallel
+    {
+        i64 first, last;
+        part(u->lazy ? r->count : u->n / width, thread_index(), omp_get_num_threads(), &first, &last);
+        if (u->lazy)
+            for (i64 k = first; k < last; k++)
+                stretch(&t, r->ids[k] * width, width, r->values + k * width, NULL);
+        else
+            every_row(&t, r, first, last);
+    }
+}
+
+const optimizer_def optimizer_adamw = {"adamw", 2, definition, kernel, rows_definition, rows_kernel};

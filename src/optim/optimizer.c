@@ -49,8 +49,10 @@ sum_of_squares(const float *x, i64 n)
     return sum;
 }
 
-/* Chunks are summed in f32, a thread's chunks in double, then the threads in order (an OpenMP reduction would add
- * them in the order they finish): the same bits for the same number of threads. */
+static i64 row_width(const stored *e) { return e->dim[e->ndim - 1]; }
+
+/* Chunks are summed in f32, a thread's chunks in double, then the threads in order (an OpenMP reduction would
+ * add them in the order they finish): the same bits for the same number of threads. */
 double gradient_norm(const store *s)
 {
     enum { CHUNK = 4096, MOST_THREADS = 1024 };
@@ -58,10 +60,12 @@ double gradient_norm(const store *s)
 #pragma omp parallel num_threads(MIN(omp_get_max_threads(), MOST_THREADS))
     for (i64 k = 0; k < s->n_params; k++) {
         const stored *e = &s->entry[k];
-        i64 chunks = (e->count + CHUNK - 1) / CHUNK, first, last;
+        const float *g = e->rows ? e->rows->values : e->grad;
+        i64 n = e->rows ? e->rows->count * row_width(e) : e->count;
+        i64 chunks = (n + CHUNK - 1) / CHUNK, first, last;
         part(chunks, thread_index(), omp_get_num_threads(), &first, &last);
         for (i64 i = first; i < last; i++)
-            part_of[thread_index()] += (double)sum_of_squares(e->grad + i * CHUNK, MIN(CHUNK, e->count - i * CHUNK));
+            part_of[thread_index()] += (double)sum_of_squares(g + i * CHUNK, MIN(CHUNK, n - i * CHUNK));
     }
     for (int t = 0; t < MOST_THREADS; t++) total += part_of[t];
     return sqrt(total);
@@ -75,7 +79,9 @@ static update for_tensor(const optimizer *o, const stored *e, i64 step, double l
     u.lr = lr;
     u.peak = peak;
     u.gradient_scale = scale;
-    u.weight_decay = o->decays[e->param.kind] ? o->weight_decay : 0;
+    u.lazy = e->rows && o->lazy_rows;
+    u.width = e->rows ? row_width(e) : 0;
+    u.weight_decay = o->decays[e->param.kind] && !u.lazy ? o->weight_decay : 0;
     return u;
 }
 
@@ -84,6 +90,11 @@ void optimizer_step(const optimizer *o, store *s, i64 step, double lr, double pe
     for (i64 k = 0; k < s->n_params; k++) {
         stored *e = &s->entry[k];
         update u = for_tensor(o, e, step, lr, peak, gradient_scale);
-        o->def->kernel(&u, e->master, e->dtype == DT_BF16 ? e->data : NULL, e->grad, e->moment[0], e->moment[1]);
+        u16 *copy = e->dtype == DT_BF16 ? e->data : NULL;
+        if (e->rows) {
+            o->def->rows_kernel(&u, e->rows, e->master, copy, e->moment[0], e->moment[1]);
+            e->rows->count = 0;
+        } else
+            o->def->kernel(&u, e->master, copy, e->grad, e->moment[0], e->moment[1]);
     }
 }

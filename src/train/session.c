@@ -51,6 +51,8 @@ static status build_train(session *s)
         .rows = s->micro_rows, .tokens = s->context, .mode = MODE_TRAIN, .act = s->act, .stream = s->stream};
     i64 every = policy == RECOMPUTE_BLOCK ? config_count(s->c, "train.recompute_every") : 1;
     TRY(model_build(s->arena, s->c, &shape, &s->train));
+    for (i64 i = 0; s->options.dense_gradients && i < s->train.g->n_tensors; i++)
+        s->train.g->tensors[i]->param.rows = false;
     TRY(graph_backward(s->train.g, NULL, NULL, 0));
     TRY(graph_recompute(s->train.g, policy, (int)every));
     if (!s->options.no_fuse) TRY(graph_rewrite(s->train.g, &s->rewrites));
@@ -82,6 +84,22 @@ static status build(session *s)
     return OK;
 }
 
+/* A row that waits unlisted does not decay, and decaying it for each wait at once is another method. */
+static status check_rows(const session *s, const store *plan)
+{
+    for (i64 i = 0; i < plan->n_params; i++) {
+        const stored *e = &plan->entry[i];
+        if (e->rows && s->optimizer.lazy_rows && s->optimizer.decays[e->param.kind] &&
+            s->optimizer.weight_decay > 0)
+            return config_refuse(
+                s->c, "train.optimizer.decay",
+                "names embedding, but train.optimizer.rows is lazy, which does not decay %s; set "
+                "train.optimizer.rows: dense, or leave embedding out",
+                e->path);
+    }
+    return OK;
+}
+
 static i64 sum_sizes(const program_sizes *p) { return p->activations + p->inputs + p->scratch; }
 
 static status measure(session *s, int what)
@@ -93,8 +111,13 @@ static status measure(session *s, int what)
     store_plan(s->arena, g, what, &plan);
     if (!s->options.no_update) TRY(program_measure(s->train.g, plan, &o, &train));
     TRY(program_measure(s->evaluate.g, plan, &o, &evaluate));
+    TRY(check_rows(s, plan));
+    i64 row_bytes = 0;
+    if (!s->options.no_update)
+        TRY(row_gradients_plan(s->arena, g, plan, s->batch_rows / s->micro_rows, &o, &s->rows, &row_bytes));
     s->memory = (session_memory){.parameters = plan->bytes_params,
-                                 .gradients = plan->bytes_grads,
+                                 .gradients = plan->bytes_grads + row_bytes,
+                                 .row_gradients = row_bytes,
                                  .optimizer = plan->bytes_moments,
                                  .activations = sum_sizes(&train),
                                  .evaluation = sum_sizes(&evaluate),
@@ -137,6 +160,7 @@ static status open_programs(session *s, int what)
     program_options o = {.device = s->device, .isa = s->options.isa};
     TRY(store_open(s->arena, s->options.no_update ? s->evaluate.g : s->train.g, what, &s->store));
     if (!s->options.no_update) TRY(program_open(s->train.g, s->store, &o, &s->train_program));
+    if (!s->options.no_update) TRY(row_gradients_open(s->rows, s->store, &o));
     return program_open(s->evaluate.g, s->store, &o, &s->evaluate_program);
 }
 
@@ -163,6 +187,7 @@ void session_close(session *s)
     if (!s) return;
     program_close(s->train_program);
     program_close(s->evaluate_program);
+    row_gradients_close(s->rows);
     store_close(s->store);
     graph_close(s->train.g);
     graph_close(s->evaluate.g);
@@ -173,7 +198,11 @@ void session_start(session *s)
 {
     size_t region = (size_t)s->store->elements * sizeof(float);
     store_initialize(s->store, (u64)config_count(s->c, "train.seed.init"));
-    if (s->store->grad) memset(s->store->grad, 0, region);
+    for (i64 i = 0; i < s->store->n_params; i++) {
+        const stored *e = &s->store->entry[i];
+        if (e->grad) memset(e->grad, 0, (size_t)e->count * sizeof(float));
+    }
+    if (s->rows) row_gradients_clear(s->rows);
     for (int k = 0; k < 2; k++)
         if (s->store->moment[k]) memset(s->store->moment[k], 0, region);
     if (s->store->states) memset(s->store->states, 0, (size_t)s->store->bytes_states);
@@ -212,11 +241,13 @@ static step_info info_of(const session *s, i64 step, i64 first_row)
 void session_forward_backward(session *s, const step_batch *b, i64 step, double *nats)
 {
     *nats = 0;
+    row_gradients_clear(s->rows);
     program_zero_tallies(s->train_program);
     for (i64 first = 0; first < b->rows; first += s->micro_rows) {
         step_info info = info_of(s, step, first);
         write_inputs(s, &s->train, s->train_program, b, first, MIN(s->micro_rows, b->rows - first));
         program_run(s->train_program, &info, PHASE_BACKWARD);
+        row_gradients_add(s->rows, s->train_program, MIN(s->micro_rows, b->rows - first), s->micro_rows);
         *nats += sum_of_losses(s, &s->train, s->train_program);
     }
 }

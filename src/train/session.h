@@ -14,16 +14,19 @@
 #include "model/model.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
+#include "train/row_gradients.h"
 
 typedef struct session_options {
     isa isa;
-    bool no_fuse;   // leave the graph without rewrites
-    bool no_update; // evaluation only: no gradients, no optimizer state
-    bool plan_only; // sizes only: take no memory
+    bool no_fuse;         // leave the graph without rewrites
+    bool no_update;       // evaluation only: no gradients, no optimizer state
+    bool plan_only;       // sizes only: take no memory
+    bool dense_gradients; // look-ups' gradients too (tests hold the two forms against each other)
 } session_options;
 
 typedef struct session_memory { // bytes
     i64 parameters, gradients, optimizer, activations, evaluation, batches, total;
+    i64 row_gradients; // part of gradients: lists of rows and what merges them
     i64 activations_lower_bound;
 } session_memory;
 
@@ -43,6 +46,7 @@ typedef struct session {
     model train, evaluate;
     store *store;
     program *train_program, *evaluate_program;
+    row_gradients *rows; // NULL without update
     optimizer optimizer;
     model_figures figures;
     session_memory memory;
@@ -59,8 +63,8 @@ dtype session_dtype(const config *c, const device *d); // of activations: train.
 void session_close(session *s);                        // NULL allowed; not the device
 void session_start(session *s); // initial weights by train.seed.init, moments and gradients zero
 
-/* Runs forward and backward of all micro-batches of B; gradients lie in the store, divided by the targets of
- * the whole step. *nats: the sum over targets. */
+/* Runs forward and backward of all micro-batches of B (at most batch_rows); gradients lie in the store,
+ * divided by the targets of the whole step. *nats: the sum over targets. */
 void session_forward_backward(session *s, const step_batch *b, i64 step, double *nats);
 /* Clips, updates, zeroes the gradients, commits states. *norm: of the gradient before clipping; nothing is
  * updated if it is not finite. */
