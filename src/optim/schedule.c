@@ -41,7 +41,7 @@ static status read_phases(const config *c, schedule *s, i64 tokens_per_step)
                                  (long long)i + 1, (long long)p->until, (long long)previous);
         previous = p->until;
     }
-    if (n && previous < s->steps)
+    if (n && previous != s->steps)
         return config_refuse(c, path, "end at step %lld of %lld; let the last one be until 100%%", (long long)previous,
                              (long long)s->steps);
     if (!n) s->phase[s->n_phases++] = (schedule_phase){s->steps, peak, s->end, phi};
