@@ -66,6 +66,12 @@ grep -q '^step 8: validation loss [0-9.]*, [0-9.]* bits per byte$' err || compla
 expect 0 runs list
 grep -qE '^[0-9a-f]{16}-1 +done .* 12 .*first' out || complain "the run is not in the registry"
 
+expect 0 train tiny.yaml train.checkpoint.keep=1 "train.checkpoint.milestones=[2 steps, 50%]" --out milestones
+[ "$(ls milestones | grep step_ | tr '\n' ' ')" = "step_12 step_2 step_6 " ] || complain "milestones: $(ls milestones)"
+expect 0 train tiny.yaml train.steps=2 --profile --out profiled
+grep -qE '^op  *calls  *ms  *%  *GFLOP/s  *of peak  *GB/s$' err || complain "--profile: no table"
+grep -qE '^attention  *2 ' err || complain "--profile: no row of attention with two calls"
+
 # ---- bad input
 refused 1 "first holds a run already; go on with it by --resume, or choose another --out" train tiny.yaml --out first
 refused 1 "command line: unknown key train.step; did you mean train.steps?" train tiny.yaml train.step=3 --out x
@@ -161,6 +167,18 @@ got=0
 wait $pid || got=$?
 [ "$got" = 143 ] || complain "SIGTERM while timing: exit code $got"
 [ "$(tail -n 1 err)" = "keel: stopped before step 0; there is nothing to save yet" ] || complain "SIGTERM while timing"
+
+# train.time is timed once: a run that died before its first checkpoint goes on with the steps it had.
+got=0
+KEEL_FAULT=write:8:kill "$keel" train tiny.yaml train.time="1 s" --out hurried >out 2>err || got=$?
+[ $got = 137 ] || complain "write:8:kill: exit code $got"
+cp hurried/config.yaml hurried.yaml
+expect 0 train tiny.yaml train.time="1 s" --out hurried --resume
+grep -q '^hurried holds no checkpoint yet: starting afresh$' err || complain "no checkpoint yet: not said"
+! grep -q '^timing' err || complain "a resumed run is timed again"
+cmp hurried.yaml hurried/config.yaml || complain "a resumed run resolves another configuration"
+rm hurried/config.yaml # its checkpoints are a run all the same
+refused 1 "hurried holds a run already; go on with it by --resume, or choose another --out" train tiny.yaml --out hurried
 
 kills=0
 for moment in $(awk -v seed=$$ 'BEGIN { srand(seed); for (i = 0; i < 20; i++) print 0.05 + 0.5 * rand() }'); do

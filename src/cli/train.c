@@ -129,12 +129,14 @@ static status print_result(const train_args *a, const train_result *r)
     return OK;
 }
 
-/* runs/NAME: the configuration's file name without its ending. */
+/* runs/NAME: the configuration's file name without its ending; runs/run where it has none (standard input).
+ */
 static const char *default_folder(const char *config_path, char out[256])
 {
     const char *slash = config_path ? strrchr(config_path, '/') : NULL;
-    const char *base = slash ? slash + 1 : config_path ? config_path : "run";
-    snprintf(out, 256, "runs/%.*s", (int)strcspn(base, "."), base);
+    const char *base = slash ? slash + 1 : config_path ? config_path : "-";
+    int n = (int)strcspn(base, ".");
+    snprintf(out, 256, "runs/%.*s", n && *base != '-' ? n : 3, n && *base != '-' ? base : "run");
     return out;
 }
 

@@ -65,5 +65,6 @@ status checkpoint_discard_after(checkpoint_store *store, i64 step) MUST;
  * when there are some and none is whole. *path is released with free. */
 status checkpoint_latest(const char *run_dir, checkpoint_talk talk, void *talk_context, char **path,
                          i64 *step) MUST;
+bool checkpoint_any(const char *run_dir); // is there a folder step_N, whole or not?
 /* Verifies one checkpoint folder: manifest, sizes, checksums. ERR_FORMAT names the file and what is wrong. */
 status checkpoint_verify(const char *path, i64 *step) MUST;

@@ -54,6 +54,15 @@ status checkpoint_steps(const char *run_dir, i64 **steps, i64 *n)
     return s;
 }
 
+bool checkpoint_any(const char *run_dir)
+{
+    i64 *steps, n;
+    status s = checkpoint_steps(run_dir, &steps, &n);
+    if (s) return status_drop(s), false;
+    free(steps);
+    return n > 0;
+}
+
 status checkpoint_latest(const char *run_dir, checkpoint_talk talk, void *talk_context, char **path,
                          i64 *step)
 {

@@ -166,9 +166,7 @@ status train_folder_check(const char *out, bool resume)
 {
     char path[PATH_MAX];
     snprintf(path, sizeof path, "%s/config.yaml", out);
-    bool occupied = path_exists(path);
-    snprintf(path, sizeof path, "%s/metrics.jsonl", out);
-    if (resume || (!occupied && !path_exists(path))) return OK;
+    if (resume || (!path_exists(path) && !checkpoint_any(out))) return OK;
     return fail(ERR_INPUT, "%s holds a run already; go on with it by --resume, or choose another --out", out);
 }
 
