@@ -156,6 +156,12 @@ static void divergence_is_named(void **state)
     assert_non_null(strstr(s->message, "blocks.0"));
     status_drop(s);
     free(newest);
+    metrics_data m; // the log's last line is the step that failed
+    assert_ok(metrics_load(toy_path("diverges/metrics.jsonl"), &m));
+    const metrics_series *loss = metrics_find(&m, "loss");
+    assert_int_equal(loss->n, r.step + 1);
+    assert_true(isnan(loss->value[r.step]));
+    metrics_free(&m);
     registry *book;
     registry_run run;
     arena *a;

@@ -155,6 +155,8 @@ static status save(trainer *t)
 static status blame(trainer *t, const step_batch *b, double loss, double norm)
 {
     char left[64] = "no checkpoint was written yet";
+    metric m[] = {{"loss", loss}, {"grad_norm", norm}};
+    if (t->log) warn(t, metrics_append(t->log, t->state.step + 1, m, COUNT(m)));
     if (t->saved_at >= 0)
         snprintf(left, sizeof left, "the last good checkpoint is step_%lld", (long long)t->saved_at);
     return wrap(
