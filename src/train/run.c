@@ -57,9 +57,10 @@ static status choose_length(trainer *t)
     TRY(config_budget(t->c, &b));
     if (b.kind == BUDGET_TIME) {
         say(t, "timing steps to fix the length of the run ...");
-        TRY(time_steps(t, &seconds));
+        TRY(time_steps(t, b.value, &seconds));
         t->steps = (i64)fmax(1, b.value / seconds);
-        say(t, "a step takes %.0f ms: %lld steps in the time given", seconds * 1e3, (long long)t->steps);
+        say(t, "a step takes %.0f ms: %lld steps in the time given (evaluating and saving come on top)",
+            seconds * 1e3, (long long)t->steps);
     } else if (b.kind == BUDGET_STEPS)
         t->steps = (i64)b.value;
     else if (b.kind == BUDGET_TOKENS)

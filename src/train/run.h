@@ -36,7 +36,7 @@ bool stopping(const trainer *t);
 status batch_open(i64 rows, i64 context, batch *b) MUST;
 void batch_close(batch *b);
 loader_options loader_for(const config *c, i64 rows, bool train);
-status time_steps(trainer *t, double *seconds_a_step) MUST;
+status time_steps(trainer *t, double budget, double *seconds_a_step) MUST;
 status train_loop(trainer *t) MUST;
 /* Enters the run into the registry and summary.json, HOW: running, done, stopped, diverged, failed. */
 void record(trainer *t, const char *how);

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { WARM_STEPS = 3, TIMED_STEPS = 20 };
+enum { WARM_STEPS = 3, FEWEST_TIMED = 3, TIMED_STEPS = 20 };
 
 double clock_seconds(void)
 {
@@ -180,17 +180,26 @@ static status one_step(trainer *t, double *loss, double *norm, double *lr)
     return isfinite(*loss) && isfinite(*norm) ? OK : blame(t, &b, *loss, *norm);
 }
 
-/* The length of a run given as time: from steps timed now, whose updates are thrown away. */
-status time_steps(trainer *t, double *seconds_a_step)
+/* The length of a run given as time: from steps timed now, whose updates are thrown away. Ends early once it
+ * has taken a twentieth of BUDGET seconds: on a busy machine 20 steps can take longer than the run. */
+status time_steps(trainer *t, double budget, double *seconds_a_step)
 {
-    double loss, norm, lr, start = 0;
+    double loss, norm, lr, start = clock_seconds(), elapsed = 0;
+    int timed = 0;
     t->schedule = (schedule){.kind = SCHEDULE_CONSTANT, .peak = 1e-9, .end = 1e-9, .steps = TIMED_STEPS};
-    for (int k = -WARM_STEPS; k < TIMED_STEPS; k++) {
-        if (k == 0) start = clock_seconds();
+    for (int k = 0; timed < TIMED_STEPS && (timed < FEWEST_TIMED || elapsed < budget / 20); k++) {
         TRY(one_step(t, &loss, &norm, &lr));
         if (stopping(t)) return fail(ERR_STOPPED, "stopped before step 0; there is nothing to save yet");
+        if (k < WARM_STEPS)
+            start = clock_seconds();
+        else
+            timed++;
+        elapsed = clock_seconds() - start;
+        if (t->o->progress)
+            t->o->progress(t->o->context,
+                           &(train_progress){.timing = true, .step = timed, .steps = TIMED_STEPS});
     }
-    *seconds_a_step = (clock_seconds() - start) / TIMED_STEPS;
+    *seconds_a_step = elapsed / timed;
     session_start(t->s);
     return loader_seek(t->loader, 0);
 }

@@ -15,6 +15,7 @@
 #include <signal.h>
 
 typedef struct train_progress {
+    bool timing; // a step timed before step 0: only step and steps (at most so many) are set
     i64 step, steps;
     double loss, bits_per_byte; // of the step just done
     double validation;          // bits per byte at the last evaluation; NaN before the first
