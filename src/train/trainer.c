@@ -196,8 +196,9 @@ status time_steps(trainer *t, double budget, double *seconds_a_step)
             timed++;
         elapsed = clock_seconds() - start;
         if (t->o->progress)
-            t->o->progress(t->o->context,
-                           &(train_progress){.timing = true, .step = timed, .steps = TIMED_STEPS});
+            t->o->progress(
+                t->o->context,
+                &(train_progress){.timing = true, .step = k + 1, .steps = WARM_STEPS + TIMED_STEPS});
     }
     *seconds_a_step = elapsed / timed;
     session_start(t->s);
