@@ -12,7 +12,7 @@
  */
 #pragma once
 #include "ops/attention.h"
-#include "ops/attention_vector.h"
+#include "ops/lanes.h"
 
 enum { BLOCK = 64, WIDE = 256, SLACK = 8 }; // queries and keys of a block, keys of a forward step, spare rows
 

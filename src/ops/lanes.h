@@ -1,5 +1,10 @@
-/* attention_vector: vectors as wide as the instruction set's registers, over f32 or bf16 storage (GCC's
- * vector types). Used by the parts of attention that are not products. */
+/* lanes: vectors as wide as the instruction set's registers, over f32 or bf16 storage (GCC's vector types):
+ * for what `omp simd` cannot say, many sums at once that must stay in registers.
+ *
+ *     vector sum = {0};
+ *     for (i64 j = 0; j + LANES <= n; j += LANES) sum += load_values(x, DT_BF16, j);
+ *     float total = sum_of(sum);
+ */
 #pragma once
 #include "ops/op.h"
 
