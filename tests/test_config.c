@@ -225,6 +225,10 @@ static void test_override(void **state)
     assert_string_equal(config_text(c, "model.norm.attn"), "pre"); // the model's own
     assert_string_equal(config_where_at(c, 0, "model.norm.eps"), "c.yaml:5: model.norm.eps");
     assert_string_equal(config_where_at(c, 1, "model.norm.eps"), "default: model.norm.eps");
+    check_message(config_refuse_at(c, 0, "model.norm.eps", "is %g", 1e-3),
+                  "c.yaml:5: model.norm.eps is 0.001");
+    check_message(config_refuse_at(c, 1, "model.norm.eps", "is %g", 1e-5),
+                  "default: model.norm.eps is 1e-05");
     check_round_trip(c);
     config_close(c);
     c = good("model: {override: [{layers: all, ffn: {kind: mlp}}]}\n");

@@ -443,14 +443,29 @@ bool config_applies(const config *c, const char *path) { return applies(c, slot_
 
 bool config_given(const config *c, const char *path) { return slot_of(c, path)->layer != FROM_DEFAULT; }
 
-status config_refuse(const config *c, const char *path, const char *format, ...)
+static status refuse_value(const char *where, const char *format, va_list args)
 {
     char message[1024];
+    vsnprintf(message, sizeof message, format, args);
+    return fail(ERR_CONFIG, "%s %s", where, message);
+}
+
+status config_refuse(const config *c, const char *path, const char *format, ...)
+{
     va_list args;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    status s = refuse_value(config_where(c, path), format, args);
     va_end(args);
-    return fail(ERR_CONFIG, "%s %s", config_where(c, path), message);
+    return s;
+}
+
+status config_refuse_at(const config *c, i64 layer, const char *path, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    status s = refuse_value(config_where_at(c, layer, path), format, args);
+    va_end(args);
+    return s;
 }
 
 /* ---- writing */

@@ -113,6 +113,9 @@ bool config_applies(const config *c,
 bool config_given(const config *c, const char *path); // set by preset, file, command line or config_set
 /* ERR_CONFIG "WHERE MESSAGE": write the message to follow the key: "is 3; it must divide ...". */
 status config_refuse(const config *c, const char *path, const char *format, ...) PRINTF(3, 4) MUST;
+/* The same of the value that LAYER has: names the line of model.override where that set it. */
+status config_refuse_at(const config *c, i64 layer, const char *path, const char *format, ...) PRINTF(4, 5)
+    MUST;
 /* Sets what Keel computed; VALUE as on the command line, ORIGIN as messages should name it ("tokenizer").
  * ERR_CONFIG when the row does not allow it. */
 status config_set(config *c, const char *path, const char *value, const char *origin) MUST;

@@ -27,8 +27,8 @@ static inline bool of_has(const model_builder *b, const char *key, const char *c
 {
     return config_has_choice_at(b->c, b->layer, key, choice);
 }
-/* Refuses the configuration at KEY; the graph's sticky error holds it. */
-#define refuse(b, key, ...) g_fail((b)->g, config_refuse((b)->c, (key), __VA_ARGS__))
+/* Refuses the configuration at KEY, as the layer under way has it; the graph's sticky error holds it. */
+#define refuse(b, key, ...) g_fail((b)->g, config_refuse_at((b)->c, (b)->layer, (key), __VA_ARGS__))
 
 /* ---- init.c: what a matrix starts from */
 typedef enum matrix_part { PART_IN, PART_ATTENTION_OUT, PART_FFN_OUT, PART_EMBEDDING, PART_HEAD } matrix_part;
