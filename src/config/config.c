@@ -208,11 +208,27 @@ static status put_presets(config *c, const config *chosen)
     return OK;
 }
 
+/* A preset's items of model.override stand before those of file or command line (later items win), so that an
+ * exception of one's own does not undo the preset's; an empty list drops them. Items that begin with the
+ * preset's are those of a resolved configuration: they hold all. */
+static void put_before(config *c, const config_slot *preset, config_slot *given)
+{
+    const char *first = preset->value.text, *all = given->value.text;
+    size_t n = strlen(first) - 1; // without its ]
+    bool resolved = !strncmp(first, all, n) && (all[n] == ']' || all[n] == ',');
+    if (preset->value.count && given->value.count && !resolved)
+        value_join(c->memory, given->key, &preset->value, &given->value, &given->value);
+}
+
 /* Copies what file and command line set over the presets of C. */
 static void put_over(config *c, const config *chosen)
 {
-    for (i64 i = 0; i < c->keys.n; i++)
-        if (chosen->slots[i].layer != FROM_DEFAULT) c->slots[i] = chosen->slots[i];
+    for (i64 i = 0; i < c->keys.n; i++) {
+        config_slot given = chosen->slots[i];
+        if (given.layer == FROM_DEFAULT) continue;
+        if (!strcmp(given.key->path, "model.override")) put_before(c, &c->slots[i], &given);
+        c->slots[i] = given;
+    }
 }
 
 /* ---- loading */

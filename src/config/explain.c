@@ -148,7 +148,9 @@ static const char reference_head[] =
     "  length of the run, what a file or preset set for the old one falls back to the defaults.\n"
     "- `train.tokens`, `steps`, `epochs` and `time` are the length of the run: exactly one is set.\n"
     "- `model.override` changes norm, residual, attention and ffn keys in some layers:\n"
-    "  `override: [{layers: \"0,-1\", norm: {attn: [pre, out]}}]`.\n"
+    "  `override: [{layers: \"0,-1\", norm: {attn: [pre, out]}}]`. Later items win; a preset's come before "
+    "yours, and `[]`\n"
+    "  drops them.\n"
     "- A later version brings the blocks `quant`, `dist`, `eval` and `lab`; their names are reserved.\n";
 
 void config_reference(text *out)

@@ -46,6 +46,9 @@ typedef struct config_value {
  * messages. */
 status value_read(arena *a, const config_key *key, const yaml_node *node, const char *file, config_value *out)
     MUST;
+/* The items of FIRST, then those of SECOND, as one list. */
+void value_join(arena *a, const config_key *list, const config_value *first, const config_value *second,
+                config_value *out);
 /* A canonical value as YAML (flow). */
 void value_write(const config_key *key, const char *value, text *out);
 const char *place(arena *a, const char *file, int line, const char *path); // "file:line: path"

@@ -412,6 +412,14 @@ static void write_items(const config_key *list, const config_value *v, text *out
     text_add(out, "]");
 }
 
+static void list_text(arena *a, const config_key *list, config_value *v)
+{
+    text written = {0};
+    write_items(list, v, &written);
+    v->text = arena_strdup(a, written.data);
+    text_free(&written);
+}
+
 static status read_list(arena *a, const config_key *k, const yaml_node *n, const char *where,
                         const char *file, config_value *out)
 {
@@ -429,11 +437,19 @@ static status read_list(arena *a, const config_key *k, const yaml_node *n, const
             TRY(add_field(a, k, item, lone, i, file));
         if (!item->count) return fail(ERR_CONFIG, "%s has an empty item; remove it", where);
     }
-    text written = {0};
-    write_items(k, out, &written);
-    out->text = arena_strdup(a, written.data);
-    text_free(&written);
+    list_text(a, k, out);
     return OK;
+}
+
+void value_join(arena *a, const config_key *list, const config_value *first, const config_value *second,
+                config_value *out)
+{
+    config_value both = {.count = first->count + second->count};
+    both.items = arena_array(a, config_item_t, MAX(both.count, 1));
+    for (i64 i = 0; i < both.count; i++)
+        both.items[i] = i < first->count ? first->items[i] : second->items[i - first->count];
+    list_text(a, list, &both);
+    *out = both; // which may be one of the two
 }
 
 status value_read(arena *a, const config_key *k, const yaml_node *n, const char *file, config_value *out)
