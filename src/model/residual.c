@@ -1,5 +1,5 @@
-/* residual: the wiring of the stream. A filling owns the joint: open(site) gives the branch its input, close(site)
- * takes the branch's output; the block knows nothing else of streams.
+/* residual: the wiring of the stream. A filling owns the joint: open(site) gives the branch its input,
+ * close(site) takes the branch's output; the block knows nothing else of streams.
  *
  *   add    open: u = Ns(x), the branch reads Np(u);  close: x = Nq(u + No(y))
  */
@@ -53,7 +53,9 @@ void residual_start(model_builder *b, residual *r, tensor *embedding)
 tensor *residual_open(model_builder *b, residual *r, branch which)
 {
     r->site++;
-    return r->kind->open(b, r, which);
+    tensor *x = r->kind->open(b, r, which);
+    if (b->g->failed || x->dtype == b->shape->act) return x; // a stream in f32 that no norm has rounded
+    return g_out(g_node(b->g, OP_cast, IN(x), WITH({"to", b->shape->act})), 0);
 }
 void residual_close(model_builder *b, residual *r, branch which, tensor *y)
 {
