@@ -105,13 +105,14 @@ static inline model_shape case_shape(const case_rows *x, mode mode, dtype act)
         .rows = x->rows, .tokens = x->tokens, .mode = mode, .act = act, .stream = act, .logits = true};
 }
 
-/* Initial weights, and gains and biases away from 1 and 0, so that every term of a gradient counts. */
+/* Initial weights, and what starts from a constant (gains, biases, connections) away from it, so that every
+ * term of a gradient counts. */
 static inline void runner_weights(store *s)
 {
     store_initialize(s, 3);
     for (i64 i = 0; i < s->n_params; i++) {
         u64 stream = random_stream(s->entry[i].path);
-        for (i64 k = 0; k < s->entry[i].count && s->entry[i].ndim == 1; k++)
+        for (i64 k = 0; k < s->entry[i].count && !(s->entry[i].param.std > 0); k++)
             s->entry[i].master[k] += (float)(0.2 * random_normal(5, stream, 1, (u64)k));
     }
     store_sync(s);
