@@ -37,7 +37,12 @@ static const model_case olmo2_like = {
     "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: false,\n"
     "        norm: {preset: olmo2}, attention: {heads: 4, kv_heads: 2, window: 5}, ffn: {width: 48},\n"
     "        head: {z_loss: 0.01}}\n"};
-static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like};
+static const model_case frac_like = { // a layer of dynamic connections and one of static ones
+    "frac-like",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {kind: frac},\n"
+    "        override: [{layers: 1, residual: {dynamic: false}, norm: {attn: [stream, pre], ffn: [post]}}],\n"
+    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like, frac_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {

@@ -13,6 +13,10 @@
     OP(activation_grad)                                                                                      \
     OP(gated)                                                                                                \
     OP(gated_grad)                                                                                           \
+    OP(frac_open)                                                                                            \
+    OP(frac_open_grad)                                                                                       \
+    OP(frac_close)                                                                                           \
+    OP(frac_close_grad)                                                                                      \
     OP(joint)                                                                                                \
     OP(scale)                                                                                                \
     OP(cast)                                                                                                 \
