@@ -42,7 +42,11 @@ static const model_case frac_like = { // a layer of dynamic connections and one 
     "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {kind: frac},\n"
     "        override: [{layers: 1, residual: {dynamic: false}, norm: {attn: [stream, pre], ffn: [post]}}],\n"
     "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
-static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like, frac_like};
+static const model_case hybrid_like = {
+    "hybrid-like",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: hybrid_star, context: head},\n"
+    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like, frac_like, hybrid_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {
