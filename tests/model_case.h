@@ -110,8 +110,13 @@ typedef struct runner {
 
 static inline model_shape case_shape(const case_rows *x, mode mode, dtype act)
 {
-    return (model_shape){
-        .rows = x->rows, .tokens = x->tokens, .mode = mode, .act = act, .stream = act, .logits = true};
+    return (model_shape){.rows = x->rows,
+                         .tokens = x->tokens,
+                         .mode = mode,
+                         .act = act,
+                         .stream = act,
+                         .logits = true,
+                         .dense_gradients = true};
 }
 
 /* Initial weights, and what starts from a constant (gains, biases, connections) away from it, so that every

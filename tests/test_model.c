@@ -394,7 +394,8 @@ static void test_micro_batches(void **state)
             step_batch b = {x.token, x.target, x.start, x.position, x.rows, x.n_valid};
             c[i] = case_config(model_cases[k],
                                (const char *[]){micro[i], "train.batch_tokens=48", "train.precision=f32"}, 3);
-            assert_ok(session_open(c[i], cpu, &(session_options){.isa = best()}, &s[i]));
+            assert_ok(
+                session_open(c[i], cpu, &(session_options){.isa = best(), .dense_gradients = true}, &s[i]));
             session_start(s[i]);
             runner_weights(s[i]->store);
             session_forward_backward(s[i], &b, 0, &nats[i]);

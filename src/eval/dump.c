@@ -33,7 +33,8 @@ static status build(dumper *d, config *c)
                          .mode = MODE_TRAIN,
                          .act = exact ? DT_F32 : d->o->act,
                          .stream = bf16 && !exact && config_is(c, "train.stream", "bf16") ? DT_BF16 : DT_F32,
-                         .logits = true};
+                         .logits = true,
+                         .dense_gradients = true};
     i64 rewrites;
     if (config_number(c, "model.dropout") > 0) TRY(config_set(c, "model.dropout", "0", "dump"));
     TRY(model_build(d->arena, c, &shape, &d->m));

@@ -19,7 +19,8 @@ const config_key model_keys[] = {
     {"model.override", KEY_LIST, "[]",
      .help = "keys that differ in some layers: items of {layers, norm / residual / attention / ffn keys}; "
              "later items win"},
-    {"model.override[].layers", KEY_LAYERS, "all", "all", .help = "the layers an item is for; -1 is the last"},
+    {"model.override[].layers", KEY_LAYERS, "all", "all",
+     .help = "the layers an item is for; -1 is the last"},
     {0},
 };
 
@@ -63,7 +64,8 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
     b.layers = config_count(c, "model.layers");
     b.width = config_count(c, "model.width");
     b.vocab = config_count(c, "model.vocab");
-    if (b.vocab < 0) return config_refuse(c, "model.vocab", "is auto, and no tokenizer tells it; set a number");
+    if (b.vocab < 0)
+        return config_refuse(c, "model.vocab", "is auto, and no tokenizer tells it; set a number");
     declare_inputs(&b);
     residual_start(&b, &r, embedding_slot(&b));
     for (b.layer = 0; b.layer < b.layers; b.layer++) {
@@ -76,6 +78,7 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
     b.layer = -1;
     b.g->layer = -1;
     head_slot(&b, norm_final(&b, residual_end(&b, &r)));
+    for (i64 i = 0; shape->dense_gradients && i < b.g->n_tensors; i++) b.g->tensors[i]->param.rows = false;
     graph_prune(b.g);
     return graph_status(b.g);
 }
@@ -87,11 +90,12 @@ void model_about(const model *m, const config *c, i64 tokens, model_figures *out
         const tensor *t = m->g->tensors[i];
         if (t->role != ROLE_PARAM) continue;
         out->parameters += count(t);
-        bool product = t->param.kind == PARAM_MATRIX || t->param.kind == PARAM_HEAD || t->param.kind == PARAM_EXPERT;
+        bool product =
+            t->param.kind == PARAM_MATRIX || t->param.kind == PARAM_HEAD || t->param.kind == PARAM_EXPERT;
         bool tied = config_flag(c, "model.tie_head") && g_find(m->g, "embedding.weight") == t;
         if (product || tied) out->matmul_parameters += count(t);
     }
-    out->flops_per_token = 6.0 * (double)out->matmul_parameters +
-                           6.0 * (double)config_count(c, "model.layers") * (double)tokens *
-                               (double)config_count(c, "model.width");
+    out->flops_per_token =
+        6.0 * (double)out->matmul_parameters + 6.0 * (double)config_count(c, "model.layers") *
+                                                   (double)tokens * (double)config_count(c, "model.width");
 }

@@ -1,5 +1,5 @@
-/* model: a configuration becomes a graph. A transformer block is made of slots; a method fills a slot, in that
- * slot's file; no `kind` is compared anywhere else.
+/* model: a configuration becomes a graph. A transformer block is made of slots; a method fills a slot, in
+ * that slot's file; no `kind` is compared anywhere else.
  *
  *     model m;
  *     TRY(model_build(arena, config, &(model_shape){.rows = 8, .tokens = 256, .mode = MODE_TRAIN,
@@ -12,17 +12,18 @@
 #include "graph/graph.h"
 
 typedef struct model_shape {
-    i64 rows, tokens;  // of one run: sequences, and tokens of each (decode: new tokens)
+    i64 rows, tokens; // of one run: sequences, and tokens of each (decode: new tokens)
     mode mode;
     dtype act, stream;
-    i64 capacity;      // MODE_DECODE: tokens a cache holds
-    bool logits;       // keep the logits of every position (decode always does)
-    bool no_loss;      // no targets, no loss
+    i64 capacity;         // MODE_DECODE: tokens a cache holds
+    bool logits;          // keep the logits of every position (decode always does)
+    bool no_loss;         // no targets, no loss
+    bool dense_gradients; // look-ups' gradients too (dumps and checks read every gradient whole)
 } model_shape;
 
 typedef struct model {
     graph *g;
-    tensor *tokens, *position;  // [rows, tokens] i32
+    tensor *tokens, *position;   // [rows, tokens] i32
     tensor *doc_start, *targets; // the same; not in decode
     tensor *inverse_count;       // [1] f32: 1 / targets of the whole step
     tensor *past;                // decode: [rows] i32, tokens already in the caches
@@ -35,8 +36,8 @@ typedef struct model {
 status model_build(arena *a, const config *c, const model_shape *shape, model *out) MUST;
 /* Numbers about a built model. */
 typedef struct model_figures {
-    i64 parameters;        // all
-    i64 matmul_parameters; // in matrix products: a tied head once; no look-ups, positions, gains
+    i64 parameters;         // all
+    i64 matmul_parameters;  // in matrix products: a tied head once; no look-ups, positions, gains
     double flops_per_token; // 6 N + 6 L T width: training, recomputation not counted
 } model_figures;
 void model_about(const model *m, const config *c, i64 tokens, model_figures *out);

@@ -47,12 +47,14 @@ static status build_train(session *s)
 {
     static const recompute_policy policies[] = {RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK};
     recompute_policy policy = policies[config_choice(s->c, "train.recompute")];
-    model_shape shape = {
-        .rows = s->micro_rows, .tokens = s->context, .mode = MODE_TRAIN, .act = s->act, .stream = s->stream};
+    model_shape shape = {.rows = s->micro_rows,
+                         .tokens = s->context,
+                         .mode = MODE_TRAIN,
+                         .act = s->act,
+                         .stream = s->stream,
+                         .dense_gradients = s->options.dense_gradients};
     i64 every = policy == RECOMPUTE_BLOCK ? config_count(s->c, "train.recompute_every") : 1;
     TRY(model_build(s->arena, s->c, &shape, &s->train));
-    for (i64 i = 0; s->options.dense_gradients && i < s->train.g->n_tensors; i++)
-        s->train.g->tensors[i]->param.rows = false;
     TRY(graph_backward(s->train.g, NULL, NULL, 0));
     TRY(graph_recompute(s->train.g, policy, (int)every));
     if (!s->options.no_fuse) TRY(graph_rewrite(s->train.g, &s->rewrites));
