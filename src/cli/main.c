@@ -72,10 +72,11 @@ static status run(int argc, char **argv)
     return no_verb(name);
 }
 
-/* Threads that wait for each other spin, which is right between the kernels of a step and ruinous where another
- * process wants the processor: a training beside busy neighbours on 2 CPUs made 450 tokens/s with libgomp's default
- * of some milliseconds, and 1,700 with this limit (docs/performance.md). libgomp reads it once, when it is loaded, so
- * the program starts itself again with it. Whoever sets OMP_WAIT_POLICY or GOMP_SPINCOUNT is obeyed. */
+/* Threads that wait for each other spin, which is right between the kernels of a step and ruinous where
+ * another process wants the processor: a training beside busy neighbours on 2 CPUs made 450 tokens/s with
+ * libgomp's default of some milliseconds, and 1,700 with this limit (docs/performance.md). libgomp reads it
+ * once, when it is loaded, so the program starts itself again with it. Whoever sets OMP_WAIT_POLICY or
+ * GOMP_SPINCOUNT is obeyed. */
 static void limit_spinning(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;

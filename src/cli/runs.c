@@ -259,8 +259,7 @@ status verb_runs(int argc, char **argv)
     if (!is_list && !is_show && !is_report)
         return fail(ERR_USAGE, "runs: no '%s'%s%s%s; it is list, show or report", args.verb,
                     near ? ", perhaps '" : "", near ? near : "", near ? "'" : "");
-    if (is_list && args.what)
-        return fail(ERR_USAGE, "runs list takes no argument, but got '%s'", args.what);
+    if (is_list && args.what) return fail(ERR_USAGE, "runs list takes no argument, but got '%s'", args.what);
     if (is_show && !args.what)
         return fail(ERR_USAGE, "runs show: which? Give an id of 'keel runs list' or a run's folder");
     if (is_report && !args.what) return fail(ERR_USAGE, "runs report: which? Give a run's folder");

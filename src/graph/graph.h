@@ -2,9 +2,9 @@
  *
  *     graph *g = graph_new(arena, &(graph_options){.act = DT_BF16, .stream = DT_BF16});
  *     tensor *x = g_input(g, "tokens", DT_I32, 2, (i64[]){B, T});
- *     tensor *w = g_param(g, "embedding.weight", 2, (i64[]){V, d}, &(param_info){.kind = PARAM_EMBEDDING, .std = 0.02});
- *     tensor *h = g_out(g_node(g, OP_embedding, IN(w, x), NO_ATTRS), 0);
- *     TRY(graph_status(g));                       // the first error, if any node was refused
+ *     tensor *w = g_param(g, "embedding.weight", 2, (i64[]){V, d}, &(param_info){.kind = PARAM_EMBEDDING,
+ * .std = 0.02}); tensor *h = g_out(g_node(g, OP_embedding, IN(w, x), NO_ATTRS), 0); TRY(graph_status(g)); //
+ * the first error, if any node was refused
  *
  * Every tensor is rows x n: all axes but the last flattened, the last one dense. Errors are sticky: after the
  * first refused node the rest is skipped and graph_status tells. */
@@ -20,7 +20,8 @@ const char *dtype_name(dtype t); // "f32"
 typedef enum role {
     ROLE_VALUE, // computed by a node, lives in planned activation memory
     ROLE_PARAM, // trained; f32 master, perhaps a bf16 copy that kernels read
-    ROLE_TALLY, // accumulated over the micro-batches of a step (parameter gradients, counts), f32, zeroed per step
+    ROLE_TALLY, // accumulated over the micro-batches of a step (parameter gradients, counts), f32, zeroed per
+                // step
     ROLE_STATE, // kept between steps or tokens (KV cache, running statistics); replaced only by commit nodes
     ROLE_INPUT, // written by the caller before each run
     ROLE_CONST, // written once
@@ -30,10 +31,17 @@ typedef enum mode { MODE_TRAIN, MODE_EVALUATE, MODE_DECODE } mode;
 typedef enum phase { PHASE_FORWARD, PHASE_BACKWARD, PHASE_COMMIT } phase;
 
 /* Parameter classes: what an optimizer treats alike (spec: optimization, parameter classes). */
-typedef enum param_kind { PARAM_MATRIX, PARAM_HEAD, PARAM_EMBEDDING, PARAM_VECTOR, PARAM_GAIN, PARAM_EXPERT } param_kind;
+typedef enum param_kind {
+    PARAM_MATRIX,
+    PARAM_HEAD,
+    PARAM_EMBEDDING,
+    PARAM_VECTOR,
+    PARAM_GAIN,
+    PARAM_EXPERT
+} param_kind;
 typedef struct param_info {
     param_kind kind;
-    double std;      // initial values N(0, std^2), truncated at TRUNCATE std (0: not truncated)
+    double std; // initial values N(0, std^2), truncated at TRUNCATE std (0: not truncated)
     double truncate;
     double constant; // used where std is 0: 0 for biases, 1 for gains
     bool f32;        // kernels read the f32 master even under bf16 (vectors, gains)
@@ -53,14 +61,15 @@ struct tensor {
     const char *path; // parameters, states, inputs: the name; values: for listings
     node *maker;      // VALUE: who computes it, as which output
     int maker_out;
-    param_info param;   // PARAM
-    tensor *grad;       // PARAM: its TALLY once something accumulated into it; NULL: no dense gradient
-    // PARAM with param.rows whose only gradient is one node with OP_ROWS (embedding_grad): autodiff drops that node and keeps
-    // its inputs, the look-ups of one micro-batch: row grad_ids[k] gets grad_rows[k] (a vjp just adds the node).
+    param_info param; // PARAM
+    tensor *grad;     // PARAM: its TALLY once something accumulated into it; NULL: no dense gradient
+    // PARAM with param.rows whose only gradient is one node with OP_ROWS (embedding_grad): autodiff drops
+    // that node and keeps its inputs, the look-ups of one micro-batch: row grad_ids[k] gets grad_rows[k] (a
+    // vjp just adds the node).
     tensor *grad_ids, *grad_rows;
-    bool keep;          // the caller reads it after the run
-    bool boundary;      // recomputation `block` keeps it
-    bool wants_grad;    // a leaf whose gradient the caller asks for (checks)
+    bool keep;       // the caller reads it after the run
+    bool boundary;   // recomputation `block` keeps it
+    bool wants_grad; // a leaf whose gradient the caller asks for (checks)
 };
 static inline i64 cols(const tensor *t) { return t->ndim ? t->dim[t->ndim - 1] : 1; }
 static inline i64 count(const tensor *t)
@@ -84,9 +93,9 @@ struct node {
     int n_in, n_out;
     tensor *in[MAX_IN], *out[MAX_OUT]; // NULL: absent
     double attr[MAX_ATTRS];            // in the order of def->attrs
-    u64 stream;                        // random numbers: hash of the path of the forward node, kept by its clones
-    unsigned accumulate;               // bit i: output i adds into what is there (a TALLY)
-    node *clone_of;                    // recomputation
+    u64 stream;          // random numbers: hash of the path of the forward node, kept by its clones
+    unsigned accumulate; // bit i: output i adds into what is there (a TALLY)
+    node *clone_of;      // recomputation
 };
 
 typedef struct graph_options {
@@ -124,8 +133,13 @@ typedef struct op_set {
     const char *name; // an attribute of the op
     double value;
 } op_set;
-#define IN(...) (tensor *const[]){__VA_ARGS__}, (int)(sizeof((tensor *const[]){__VA_ARGS__}) / sizeof(tensor *))
-#define WITH(...) (const op_set[]){__VA_ARGS__, {0}}
+#define IN(...)                                                                                              \
+    (tensor *const[]){__VA_ARGS__}, (int)(sizeof((tensor *const[]){__VA_ARGS__}) / sizeof(tensor *))
+#define WITH(...)                                                                                            \
+    (const op_set[])                                                                                         \
+    {                                                                                                        \
+        __VA_ARGS__, { 0 }                                                                                   \
+    }
 #define NO_ATTRS NULL
 node *g_node(graph *g, op_id op, tensor *const *in, int n_in, const op_set *attrs);
 static inline tensor *g_out(const node *n, int i) { return n->out[i]; }
@@ -146,7 +160,8 @@ status graph_backward(graph *g, tensor *const *outputs, tensor *const *seeds, in
 tensor *graph_grad(const graph *g, const tensor *leaf); // NULL: no path to it
 
 typedef enum recompute_policy { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK } recompute_policy;
-/* After graph_backward: backward nodes read clones of what POLICY does not keep. Every = 2: every second block. */
+/* After graph_backward: backward nodes read clones of what POLICY does not keep. Every = 2: every second
+ * block. */
 status graph_recompute(graph *g, recompute_policy policy, int every) MUST;
 /* Applies the table of rewrites (fused ops) until none fits; *applied counts them. */
 status graph_rewrite(graph *g, i64 *applied) MUST;

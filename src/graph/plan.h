@@ -3,7 +3,8 @@
  *
  *     memory_plan p;
  *     TRY(plan_memory(g, &p));
- *     place at = p.place[t->id];     // VALUE: byte offset p.home[at.home].offset + at.column * size, at.stride
+ *     place at = p.place[t->id];     // VALUE: byte offset p.home[at.home].offset + at.column * size,
+ * at.stride
  */
 #pragma once
 #include "graph/graph.h"

@@ -1,4 +1,5 @@
-/* program: a graph turned into a flat array of kernel calls on planned addresses. Running it allocates nothing.
+/* program: a graph turned into a flat array of kernel calls on planned addresses. Running it allocates
+ * nothing.
  *
  *     program *p;
  *     TRY(program_open(g, s, &(program_options){.device = d, .isa = ISA_V4}, &p));
@@ -25,8 +26,8 @@ typedef struct program_sizes { // bytes; all known before memory is taken
 } program_sizes;
 
 typedef struct program program;
-/* G must have passed graph_verify. S may be NULL if G has no parameters or states; every parameter of G must be
- * in S under its path with its shape. Tallies that are gradients live in S. */
+/* G must have passed graph_verify. S may be NULL if G has no parameters or states; every parameter of G must
+ * be in S under its path with its shape. Tallies that are gradients live in S. */
 status program_open(graph *g, store *s, const program_options *options, program **out) MUST;
 /* Everything but taking memory: the sizes of a program (plan memory). S comes from store_plan. */
 status program_measure(graph *g, store *s, const program_options *options, program_sizes *out) MUST;

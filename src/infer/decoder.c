@@ -48,7 +48,8 @@ static status open_parts(decoder *d, device *dev, isa level, dtype act, const ch
     return weights ? load_weights(d->store, weights) : OK;
 }
 
-status decoder_open(const config *c, device *dev, isa level, dtype act, const char *weights, i64 capacity, decoder **out)
+status decoder_open(const config *c, device *dev, isa level, dtype act, const char *weights, i64 capacity,
+                    decoder **out)
 {
     arena *a;
     TRY(arena_open(&a));
@@ -93,11 +94,12 @@ static const float *feed(decoder *d, reader *r, const i32 *ids, i64 n)
 status decoder_feed(decoder *d, const i32 *ids, i64 n, const float **logits)
 {
     if (n < 1 || n > d->capacity - d->length)
-        return fail(ERR_INPUT, "%lld tokens do not fit behind %lld of %lld", (long long)n, (long long)d->length,
-                    (long long)d->capacity);
+        return fail(ERR_INPUT, "%lld tokens do not fit behind %lld of %lld", (long long)n,
+                    (long long)d->length, (long long)d->capacity);
     for (i64 i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= d->vocab)
-            return fail(ERR_INPUT, "token %d is beyond the model's vocabulary of %lld", ids[i], (long long)d->vocab);
+            return fail(ERR_INPUT, "token %d is beyond the model's vocabulary of %lld", ids[i],
+                        (long long)d->vocab);
     while (n) {
         reader *r = n > 4 ? &d->chunk : &d->one;
         i64 now = MIN(n, r->width);

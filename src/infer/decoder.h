@@ -1,5 +1,6 @@
-/* decoder: a model that reads tokens one after the other, keeping keys and values in caches: the same model code as
- * in training, built in MODE_DECODE, as two programs (one token, a chunk of the prompt) over one store.
+/* decoder: a model that reads tokens one after the other, keeping keys and values in caches: the same model
+ * code as in training, built in MODE_DECODE, as two programs (one token, a chunk of the prompt) over one
+ * store.
  *
  *     decoder *d;
  *     TRY(decoder_open(config, device, level, DT_F32, weights_path, 512, &d));
@@ -14,7 +15,8 @@
 
 typedef struct decoder decoder;
 /* CAPACITY: tokens it can hold, at most model.context where positions are learned. */
-status decoder_open(const config *c, device *d, isa level, dtype act, const char *weights, i64 capacity, decoder **out) MUST;
+status decoder_open(const config *c, device *d, isa level, dtype act, const char *weights, i64 capacity,
+                    decoder **out) MUST;
 void decoder_close(decoder *d); // NULL allowed
 /* ERR_INPUT: more tokens than fit, or an id beyond the vocabulary (nothing is fed then). */
 status decoder_feed(decoder *d, const i32 *ids, i64 n, const float **logits) MUST;

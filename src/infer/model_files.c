@@ -18,7 +18,8 @@ static status find_folder(const char *path, void (*talk)(void *, const char *), 
     char *manifest = join(path, "manifest.json");
     bool one = manifest && path_exists(manifest);
     free(manifest);
-    if (!path_is_dir(path)) return fail(ERR_INPUT, "%s: no such folder; name a run's folder or one of its step_N", path);
+    if (!path_is_dir(path))
+        return fail(ERR_INPUT, "%s: no such folder; name a run's folder or one of its step_N", path);
     if (one) {
         f->folder = strdup(path);
         return f->folder ? checkpoint_verify(path, &f->step) : fail(ERR_MEMORY, "%s: out of memory", path);

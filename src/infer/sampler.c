@@ -8,9 +8,12 @@ status sampler_check(const sampler *s)
 {
     if (!(s->temperature >= 0 && s->temperature <= 100))
         return fail(ERR_USAGE, "temperature is %g; it must be between 0 and 100", s->temperature);
-    if (!(s->top_p >= 0 && s->top_p <= 1)) return fail(ERR_USAGE, "top-p is %g; it must be between 0 and 1", s->top_p);
-    if (!(s->min_p >= 0 && s->min_p <= 1)) return fail(ERR_USAGE, "min-p is %g; it must be between 0 and 1", s->min_p);
-    if (s->top_k < 0) return fail(ERR_USAGE, "top-k is %lld; it must be at least 0 (0: all)", (long long)s->top_k);
+    if (!(s->top_p >= 0 && s->top_p <= 1))
+        return fail(ERR_USAGE, "top-p is %g; it must be between 0 and 1", s->top_p);
+    if (!(s->min_p >= 0 && s->min_p <= 1))
+        return fail(ERR_USAGE, "min-p is %g; it must be between 0 and 1", s->min_p);
+    if (s->top_k < 0)
+        return fail(ERR_USAGE, "top-k is %lld; it must be at least 0 (0: all)", (long long)s->top_k);
     return OK;
 }
 

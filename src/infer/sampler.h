@@ -3,9 +3,9 @@
  *     sampler s = {.temperature = 0.8, .top_k = 40, .top_p = 0.95, .seed = 1};
  *     i32 id = sampler_draw(&s, logits, vocab, index, scratch);   // index: the token's place in the text
  *
- * In this order: temperature divides the logits; top-k keeps the k likeliest; top-p the smallest set, likeliest
- * first, that holds at least p; min-p those at least min_p times the likeliest. The draw depends on (seed, index)
- * only. Temperature 0 takes the likeliest (the lowest id on ties). */
+ * In this order: temperature divides the logits; top-k keeps the k likeliest; top-p the smallest set,
+ * likeliest first, that holds at least p; min-p those at least min_p times the likeliest. The draw depends on
+ * (seed, index) only. Temperature 0 takes the likeliest (the lowest id on ties). */
 #pragma once
 #include "base/base.h"
 

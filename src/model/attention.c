@@ -1,12 +1,13 @@
-/* attention: causal attention with grouped heads; norms of q, k, v before the rotation; in decoding the keys and
- * values of earlier tokens come from a cache that a commit extends. */
+/* attention: causal attention with grouped heads; norms of q, k, v before the rotation; in decoding the keys
+ * and values of earlier tokens come from a cache that a commit extends. */
 #include "model/build.h"
 #include <math.h>
 
 const config_key attention_keys[] = {
     {"model.attention.kind", KEY_CHOICE, "softmax", "softmax", .help = "what attention computes",
      .source = "Vaswani et al., arXiv:1706.03762"},
-    {"model.attention.heads", KEY_COUNT, "6", .min = 1, .max = 4096, .unit = "heads", .help = "heads of queries"},
+    {"model.attention.heads", KEY_COUNT, "6", .min = 1, .max = 4096, .unit = "heads",
+     .help = "heads of queries"},
     {"model.attention.kv_heads", KEY_COUNT, "auto", "auto", .min = 1, .max = 4096, .unit = "heads",
      .help = "heads of keys and values, each shared by heads/kv_heads queries; auto: as many as heads",
      .source = "Ainslie et al., arXiv:2305.13245"},
@@ -31,21 +32,24 @@ static heads shape_of(model_builder *b)
     if (h.width < 0) {
         h.width = b->width / h.q;
         if (b->width % h.q)
-            refuse(b, "model.attention.heads", "is %lld; it must divide model.width (%lld), or set head_width",
-                   (long long)h.q, (long long)b->width);
+            refuse(b, "model.attention.heads",
+                   "is %lld; it must divide model.width (%lld), or set head_width", (long long)h.q,
+                   (long long)b->width);
     }
     if (h.q % h.kv)
-        refuse(b, "model.attention.kv_heads", "is %lld; it must divide model.attention.heads (%lld)", (long long)h.kv,
-               (long long)h.q);
+        refuse(b, "model.attention.kv_heads", "is %lld; it must divide model.attention.heads (%lld)",
+               (long long)h.kv, (long long)h.q);
     if (h.width % 2 && of_is(b, "model.position.kind", "rope"))
-        refuse(b, "model.attention.head_width", "is %lld; rope rotates pairs, so it must be even", (long long)h.width);
+        refuse(b, "model.attention.head_width", "is %lld; rope rotates pairs, so it must be even",
+               (long long)h.width);
     return h;
 }
 
 static double scale_of(const model_builder *b, i64 width)
 {
     if (of_is(b, "model.attention.scale", "inv_sqrt")) return 1 / sqrt((double)width);
-    return of_is(b, "model.attention.scale", "inv") ? 1 / (double)width : of_number(b, "model.attention.scale");
+    return of_is(b, "model.attention.scale", "inv") ? 1 / (double)width
+                                                    : of_number(b, "model.attention.scale");
 }
 
 static tensor *attend(model_builder *b, heads h, tensor *q, tensor *k, tensor *v)
@@ -58,8 +62,8 @@ static tensor *attend(model_builder *b, heads h, tensor *q, tensor *k, tensor *v
         cache_v = g_state(b->g, g_path(b->g, "cache_v"), b->shape->act, 3, dim);
     }
     node *n = g_node(b->g, OP_attention, IN(q, k, v, b->m->doc_start, cache_k, cache_v, b->m->past),
-                     WITH({"heads", (double)h.q}, {"kv_heads", (double)h.kv}, {"window", (double)MAX(window, 0)},
-                          {"scale", scale_of(b, h.width)}));
+                     WITH({"heads", (double)h.q}, {"kv_heads", (double)h.kv},
+                          {"window", (double)MAX(window, 0)}, {"scale", scale_of(b, h.width)}));
     if (cache_k) {
         g_node(b->g, OP_cache_append, IN(cache_k, k, b->m->past), NO_ATTRS);
         g_node(b->g, OP_cache_append, IN(cache_v, v, b->m->past), NO_ATTRS);
@@ -72,11 +76,15 @@ tensor *attention_slot(model_builder *b, tensor *x)
     heads h = shape_of(b);
     i64 wide = h.q * h.width, narrow_width = h.kv * h.width;
     bool bias = of_is(b, "model.bias", "true");
-    linear_map in = {3, {"q", "k", "v"}, {wide, narrow_width, narrow_width}, PART_IN,
+    linear_map in = {3,
+                     {"q", "k", "v"},
+                     {wide, narrow_width, narrow_width},
+                     PART_IN,
                      bias || of_is(b, "model.bias", "qkv")};
     linear_map out = {1, {"o"}, {b->width}, PART_ATTENTION_OUT, bias};
-    node *parts = g_node(b->g, OP_split, IN(linear_slot(b, &in, x)),
-                         WITH({"n0", (double)wide}, {"n1", (double)narrow_width}, {"n2", (double)narrow_width}));
+    node *parts =
+        g_node(b->g, OP_split, IN(linear_slot(b, &in, x)),
+               WITH({"n0", (double)wide}, {"n1", (double)narrow_width}, {"n2", (double)narrow_width}));
     tensor *q = position_rotate(b, norm_inner(b, INNER_Q, h.q, g_out(parts, 0)), h.q);
     tensor *k = position_rotate(b, norm_inner(b, INNER_K, h.kv, g_out(parts, 1)), h.kv);
     tensor *v = norm_inner(b, INNER_V, h.kv, g_out(parts, 2));

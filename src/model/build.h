@@ -15,10 +15,22 @@ typedef struct model_builder {
     i64 layers, width, vocab;
 } model_builder;
 
-static inline i64 of_count(const model_builder *b, const char *key) { return config_count_at(b->c, b->layer, key); }
-static inline double of_number(const model_builder *b, const char *key) { return config_number_at(b->c, b->layer, key); }
-static inline bool of_flag(const model_builder *b, const char *key) { return config_flag_at(b->c, b->layer, key); }
-static inline i64 of_choice(const model_builder *b, const char *key) { return config_choice_at(b->c, b->layer, key); }
+static inline i64 of_count(const model_builder *b, const char *key)
+{
+    return config_count_at(b->c, b->layer, key);
+}
+static inline double of_number(const model_builder *b, const char *key)
+{
+    return config_number_at(b->c, b->layer, key);
+}
+static inline bool of_flag(const model_builder *b, const char *key)
+{
+    return config_flag_at(b->c, b->layer, key);
+}
+static inline i64 of_choice(const model_builder *b, const char *key)
+{
+    return config_choice_at(b->c, b->layer, key);
+}
 static inline bool of_is(const model_builder *b, const char *key, const char *value)
 {
     return config_is_at(b->c, b->layer, key, value);
@@ -67,11 +79,11 @@ tensor *residual_open(model_builder *b, residual *r, branch which);          // 
 void residual_close(model_builder *b, residual *r, branch which, tensor *y); // takes its output
 tensor *residual_end(model_builder *b, residual *r);
 
-tensor *position_rotate(model_builder *b, tensor *x, i64 heads);             // position.c: q and k
-tensor *position_embed(model_builder *b, tensor *x);                         // position.c: the embedding
-tensor *attention_slot(model_builder *b, tensor *x);                         // attention.c
-tensor *ffn_slot(model_builder *b, tensor *x);                               // ffn.c
-tensor *embedding_slot(model_builder *b);                                    // embedding.c
-void head_slot(model_builder *b, tensor *h);                                 // head.c
-tensor *embedding_table(model_builder *b);                                   // embedding.c: the tied matrix
-tensor *dropout(model_builder *b, tensor *x);                                // block.c
+tensor *position_rotate(model_builder *b, tensor *x, i64 heads); // position.c: q and k
+tensor *position_embed(model_builder *b, tensor *x);             // position.c: the embedding
+tensor *attention_slot(model_builder *b, tensor *x);             // attention.c
+tensor *ffn_slot(model_builder *b, tensor *x);                   // ffn.c
+tensor *embedding_slot(model_builder *b);                        // embedding.c
+void head_slot(model_builder *b, tensor *h);                     // head.c
+tensor *embedding_table(model_builder *b);                       // embedding.c: the tied matrix
+tensor *dropout(model_builder *b, tensor *x);                    // block.c

@@ -32,7 +32,8 @@ static tensor *gated(model_builder *b, tensor *x)
 {
     i64 f = inner_width(b, true);
     bool bias = of_is(b, "model.bias", "true");
-    linear_map in = {2, {"gate", "up"}, {f, f}, PART_IN, bias}, out = {1, {"down"}, {b->width}, PART_FFN_OUT, bias};
+    linear_map in = {2, {"gate", "up"}, {f, f}, PART_IN, bias},
+               out = {1, {"down"}, {b->width}, PART_FFN_OUT, bias};
     tensor *h = linear_slot(b, &in, x);
     return linear_slot(b, &out, g_out(g_node(b->g, OP_gated, IN(h), WITH({"kind", kind_of(b)})), 0));
 }

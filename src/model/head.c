@@ -1,11 +1,12 @@
-/* head: how a vector becomes probabilities, and the loss. The loss never holds all logits; they are only computed
- * where somebody reads them (decoding, dumps). */
+/* head: how a vector becomes probabilities, and the loss. The loss never holds all logits; they are only
+ * computed where somebody reads them (decoding, dumps). */
 #include "model/build.h"
 
 const config_key head_keys[] = {
     {"model.head.kind", KEY_CHOICE, "softmax", "softmax", .help = "how a vector becomes probabilities"},
     {"model.head.z_loss", KEY_NUMBER, "0", .max = 1,
-     .help = "weight of log(Z)^2 in the loss, Z the softmax's denominator", .source = "PaLM, arXiv:2204.02311"},
+     .help = "weight of log(Z)^2 in the loss, Z the softmax's denominator",
+     .source = "PaLM, arXiv:2204.02311"},
     {0},
 };
 
@@ -13,7 +14,8 @@ void head_slot(model_builder *b, tensor *h)
 {
     param_info info = init_matrix(b, PART_HEAD, b->width);
     bool tied = of_flag(b, "model.tie_head"), train = b->shape->mode == MODE_TRAIN;
-    tensor *w = tied ? embedding_table(b) : g_param(b->g, "head.weight", 2, (i64[]){b->vocab, b->width}, &info);
+    tensor *w =
+        tied ? embedding_table(b) : g_param(b->g, "head.weight", 2, (i64[]){b->vocab, b->width}, &info);
     if (b->shape->logits || b->shape->mode == MODE_DECODE) {
         b->m->logits = g_out(g_node(b->g, OP_linear, IN(h, w), WITH({"f32", 1})), 0);
         b->m->logits->keep = true;

@@ -11,8 +11,9 @@
 
 const config_key init_keys[] = {
     {"model.init.kind", KEY_CHOICE, "normal", "normal megatron depth mitchell",
-     .help = "standard deviation of each matrix: normal: one for all; megatron: outputs to the stream divided by "
-             "sqrt(2 layers); depth: by sqrt(2 l), l the layer from 1; mitchell: 1/sqrt(inputs), and depth",
+     .help =
+         "standard deviation of each matrix: normal: one for all; megatron: outputs to the stream divided by "
+         "sqrt(2 layers); depth: by sqrt(2 l), l the layer from 1; mitchell: 1/sqrt(inputs), and depth",
      .source = "megatron: Shoeybi et al., arXiv:1909.08053; mitchell: OLMo, arXiv:2402.00838"},
     {"model.init.std", KEY_NUMBER, "auto", "auto", .min = 1e-9, .max = 10, .help = "auto: 1/sqrt(2.5 width)",
      .source = "HybridNorm, arXiv:2503.04598", .only = "model.init.kind=normal megatron depth"},
@@ -36,7 +37,9 @@ param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
     if (kind == INIT_DEPTH && out) std /= sqrt(2 * depth);
     if (kind == INIT_MITCHELL) std = 1 / sqrt((double)inputs * (out ? 2 * depth : 1));
     return (param_info){
-        .kind = part == PART_EMBEDDING ? PARAM_EMBEDDING : part == PART_HEAD ? PARAM_HEAD : PARAM_MATRIX,
+        .kind = part == PART_EMBEDDING ? PARAM_EMBEDDING
+                : part == PART_HEAD    ? PARAM_HEAD
+                                       : PARAM_MATRIX,
         .std = std * of_number(b, "model.init.std_factor"),
         .truncate = isnan(truncate) ? 0 : truncate,
         .rows = part == PART_EMBEDDING,

@@ -37,13 +37,14 @@ static status read_phases(const config *c, schedule *s, i64 tokens_per_step)
         p->end = isnan(end) ? s->end : peak * end;
         p->phi = isnan(own) ? phi : own;
         if (p->until <= previous)
-            return config_refuse(c, path, "item %lld ends at step %lld, but the one before (or the warm-up) at %lld",
+            return config_refuse(c, path,
+                                 "item %lld ends at step %lld, but the one before (or the warm-up) at %lld",
                                  (long long)i + 1, (long long)p->until, (long long)previous);
         previous = p->until;
     }
     if (n && previous != s->steps)
-        return config_refuse(c, path, "end at step %lld of %lld; let the last one be until 100%%", (long long)previous,
-                             (long long)s->steps);
+        return config_refuse(c, path, "end at step %lld of %lld; let the last one be until 100%%",
+                             (long long)previous, (long long)s->steps);
     if (!n) s->phase[s->n_phases++] = (schedule_phase){s->steps, peak, s->end, phi};
     return OK;
 }
@@ -84,10 +85,14 @@ double schedule_at(const schedule *s, i64 t)
     }
     double x = (double)(t - s->warmup) / (double)MAX(s->steps - s->warmup, 1), fall = s->peak - s->end;
     switch (s->kind) {
-    case SCHEDULE_CONSTANT: return s->peak;
-    case SCHEDULE_LINEAR: return s->end + fall * (1 - x);
-    case SCHEDULE_COSINE: return s->end + fall * (1 + cos(PI * x)) / 2;
-    case SCHEDULE_UBA: return uba_at(s, t);
+    case SCHEDULE_CONSTANT:
+        return s->peak;
+    case SCHEDULE_LINEAR:
+        return s->end + fall * (1 - x);
+    case SCHEDULE_COSINE:
+        return s->end + fall * (1 + cos(PI * x)) / 2;
+    case SCHEDULE_UBA:
+        return uba_at(s, t);
     }
     return s->peak;
 }
