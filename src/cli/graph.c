@@ -1,24 +1,27 @@
 /* keel graph: the graph of a configuration as a listing or a drawing.
  *
  *     keel graph configs/llama-10m.yaml --text
+ *     keel graph --rules                                 # the table of rewrites
  *     keel graph configs/llama-10m.yaml --dot | dot -Tsvg > graph.svg
  */
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/machine.h"
+#include "graph/rewrite.h"
 #include "train/session.h"
 #include <stdio.h>
 
-enum { OPT_DOT = 256, OPT_TEXT, OPT_NO_FUSE, OPT_EVALUATE };
+enum { OPT_DOT = 256, OPT_TEXT, OPT_NO_FUSE, OPT_EVALUATE, OPT_RULES };
 typedef struct graph_args {
     machine_args machine;
-    bool dot, no_fuse, evaluate;
+    bool dot, no_fuse, evaluate, rules;
 } graph_args;
 
 static const struct argp_option options[] = {
     {"text", OPT_TEXT, 0, 0, "One line a node (default)", 0},
     {"dot", OPT_DOT, 0, 0, "A drawing for graphviz", 0},
     {"no-fuse", OPT_NO_FUSE, 0, 0, "Before the rewrites", 0},
+    {"rules", OPT_RULES, 0, 0, "Print the table of rewrites instead: fused op, the sequence it replaces", 0},
     {"evaluate", OPT_EVALUATE, 0, 0, "The graph of evaluation: forward only", 0},
     {0}};
 
@@ -40,12 +43,28 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_NO_FUSE:
         a->no_fuse = true;
         return 0;
+    case OPT_RULES:
+        a->rules = true;
+        return 0;
     case OPT_EVALUATE:
         a->evaluate = true;
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
     }
+}
+
+static status print_rules(void)
+{
+    rewrite_rule *rules;
+    i64 n;
+    arena *a;
+    TRY(arena_open(&a));
+    status s = rewrite_rules(a, &rules, &n);
+    for (i64 i = 0; !s && i < n; i++)
+        printf("%-18s %s\n", op_table(ISA_PLAIN, rules[i].fused)->name, rules[i].text);
+    arena_close(a);
+    return s;
 }
 
 static status print_graph(const graph_args *a, config *c, device *d, isa level)
@@ -81,6 +100,7 @@ status verb_graph(int argc, char **argv)
     device *d = NULL;
     isa level;
     TRY(cli_parse(&argp, argc, argv, &a));
+    if (a.rules) return print_rules();
     TRY(machine_config(&a.machine, &c));
     status s = machine_open(&a.machine, &d, &level);
     if (!s) s = print_graph(&a, c, d, level);

@@ -104,6 +104,9 @@ static void add_section(text *t, const op_def *def)
 {
     text_add(t, "## %s\n\n    %s\n\n", def->name, def->brief);
     if (def->source) text_add(t, "Source: %s.\n\n", def->source);
+    for (int i = 0; i < MAX_REPLACES && def->replaces[i]; i++)
+        text_add(t, "%s`%s`%s", i ? ", or " : "Replaces, in a graph with rewrites: ", def->replaces[i],
+                 i + 1 < MAX_REPLACES && def->replaces[i + 1] ? "" : ".\n\n");
     add_table(t, "input", def->in, MAX_IN);
     add_table(t, "output", def->out, MAX_OUT);
     if (def->attrs[0].name) text_add(t, "| attribute | default | range | |\n|---|---|---|---|\n");

@@ -163,7 +163,8 @@ typedef enum recompute_policy { RECOMPUTE_NONE, RECOMPUTE_CHEAP, RECOMPUTE_BLOCK
 /* After graph_backward: backward nodes read clones of what POLICY does not keep. Every = 2: every second
  * block. */
 status graph_recompute(graph *g, recompute_policy policy, int every) MUST;
-/* Applies the table of rewrites (fused ops) until none fits; *applied counts them. */
+/* Applies the table of rewrites (fused ops, graph/rewrite.h) until none fits; *applied counts them. After
+ * autodiff and recomputation: fused ops have no gradient. */
 status graph_rewrite(graph *g, i64 *applied) MUST;
 /* The rules of a well-formed graph; run after every pass. ERR_CHECK names node and rule. */
 status graph_verify(const graph *g) MUST;

@@ -7,6 +7,7 @@
  * Sources:  a, c: DeepNorm, arXiv:2203.00555 (a = alpha), and the fixed weights of other placements.
  * Numerics: f32, rounded once.
  */
+#include "ops/norm_rows.h"
 #include "ops/op.h"
 #include <math.h>
 #include <string.h>
@@ -40,19 +41,11 @@ static void joint_reference(const op_call64 *c)
 
 static void joint_cpu(const op_call *c)
 {
-    i64 n = c->in[0].n;
     float a = (float)attr(c->node, "a"), k = (float)attr(c->node, "c");
 #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < c->in[0].rows; r++) {
-        const float *x = row_in(c, 0, r), *b = row_in(c, 1, r);
         float *y = row_out(c, 0, r);
-        if (a == 1 && k == 1) {
-#pragma omp simd
-            for (i64 j = 0; j < n; j++) y[j] = x[j] + b[j];
-        } else {
-#pragma omp simd
-            for (i64 j = 0; j < n; j++) y[j] = a * x[j] + k * b[j];
-        }
+        row_join(y, row_in(c, 0, r), row_in(c, 1, r), a, k, c->in[0].n);
         row_done(c, 0, r, y);
     }
 }

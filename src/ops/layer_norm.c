@@ -3,12 +3,15 @@
  *   y  = gain z + bias,   z = (x - m) s,   m = mean x,   s = (mean (x - m)^2 + eps)^(-1/2)     x, y [rows, n]
  *   dx = s (g - mean g - z mean(g z)),  g = gain dy       dm/dx_j = 1/n, ds/dx_j = -s^3 (x_j - m) / n
  *   dgain = sum over rows of dy z,  dbias = sum over rows of dy
+ *   dx += add, the gradient that comes along the skip path, where the rewrites put it (graph/rewrite.h)
  *
  * Source:   Ba, Kiros and Hinton, arXiv:1607.06450; eps inside the root and variance over n (not n - 1), as
  * usual. Numerics: f32. Two passes over the row, since mean x^2 - m^2 cancels for a stream with a large mean.
  * The second pass also measures what rounding left in the first one's mean, and takes it off again. mean and
- * s are saved, z is recomputed.
+ * s are saved, z is recomputed. With add, dx is rounded to its storage before the addition, so that the bits
+ * are those of layer_norm_grad, then sum.
  */
+#include "ops/norm_rows.h"
 #include "ops/op.h"
 #include <math.h>
 #include <string.h>
@@ -49,44 +52,15 @@ static void reference(const op_call64 *c)
     }
 }
 
-/* y = gain (x - m) s + bias; GAIN, BIAS may be NULL. */
-static void affine(float *restrict y, const float *restrict x, const float *restrict gain,
-                   const float *restrict bias, float m, float rest, float s, i64 n)
-{
-    if (gain && bias)
-        for (i64 j = 0; j < n; j++) y[j] = ((x[j] - m) - rest) * s * gain[j] + bias[j];
-    else if (gain)
-        for (i64 j = 0; j < n; j++) y[j] = ((x[j] - m) - rest) * s * gain[j];
-    else if (bias)
-        for (i64 j = 0; j < n; j++) y[j] = ((x[j] - m) - rest) * s + bias[j];
-    else
-        for (i64 j = 0; j < n; j++) y[j] = ((x[j] - m) - rest) * s;
-}
-
 static void cpu(const op_call *c)
 {
-    i64 n = c->in[0].n;
     float eps = (float)attr(c->node, "eps");
 #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < c->in[0].rows; r++) {
-        const float *x = row_in(c, 0, r);
-        float *y = row_out(c, 0, r), sum = 0, rest = 0, square = 0;
-#pragma omp simd reduction(+ : sum)
-        for (i64 j = 0; j < n; j++) sum += x[j];
-        float m = sum / (float)n;
-#pragma omp simd reduction(+ : rest, square)
-        for (i64 j = 0; j < n; j++) {
-            float t = x[j] - m;
-            rest += t;
-            square += t * t;
-        }
-        rest /= (float)n;
-        float variance = square / (float)n - rest * rest;
-        float s = 1 / sqrtf((variance > 0 ? variance : variance * 0) + eps); // NaN stays
-        affine(y, x, c->in[1].p, c->in[2].p, m, rest, s, n);
+        float *y = row_out(c, 0, r), *m = (float *)c->out[1].p, *s = (float *)c->out[2].p;
+        row_layer(y, row_in(c, 0, r), c->in[1].p, c->in[2].p, eps, c->in[0].n, m + r * c->out[1].stride,
+                  s + r * c->out[2].stride);
         row_done(c, 0, r, y);
-        ((float *)c->out[1].p)[r * c->out[1].stride] = m + rest;
-        ((float *)c->out[2].p)[r * c->out[2].stride] = s;
     }
 }
 
@@ -168,11 +142,14 @@ OP_DEF(layer_norm) = {
     .laws = laws,
 };
 
+enum { SHARES = 3 };
 /* ---- the gradient; the bias comes in only to say that its gradient is wanted */
 
 static status grad_infer(op_build *b)
 {
-    TRY(out_like(b, 0, b->n->in[0]));
+    const tensor *x = b->n->in[0], *add = b->n->in[6];
+    TRY(need(b, !add || same_shape(x, add), "add must have the shape of x"));
+    TRY(out_like(b, 0, x));
     for (int i = 1; i < 3; i++)
         if (b->n->in[i]) TRY(out_shape(b, i, DT_F32, 1, b->n->in[i]->dim));
     return OK;
@@ -182,6 +159,7 @@ static void grad_reference(const op_call64 *c)
 {
     i64 n = cols(c->node->in[0]);
     const double *x = c->in[0], *gain = c->in[1], *m = c->in[3], *s = c->in[4], *dy = c->in[5];
+    const double *add = c->in[6];
     double *dx = c->out[0], *dgain = c->out[1], *dbias = c->out[2];
     if (dgain) memset(dgain, 0, sizeof(double) * (size_t)n);
     if (dbias) memset(dbias, 0, sizeof(double) * (size_t)n);
@@ -195,7 +173,8 @@ static void grad_reference(const op_call64 *c)
             if (dbias) dbias[j] += dy[j];
         }
         for (i64 j = 0; j < n; j++)
-            dx[j] = s[r] * ((gain ? gain[j] : 1) * dy[j] - mean_g - (x[j] - m[r]) * s[r] * mean_gz);
+            dx[j] = s[r] * ((gain ? gain[j] : 1) * dy[j] - mean_g - (x[j] - m[r]) * s[r] * mean_gz) +
+                    (add ? add[r * n + j] : 0);
     }
 }
 
@@ -226,10 +205,11 @@ static void grad_row(float *restrict dx, const float *restrict x, const float *r
         for (i64 j = 0; j < n; j++) dx[j] = s * dy[j] - shift - k * (x[j] - m);
 }
 
+/* Floats of a thread: its shares of dgain and dbias, then a row of dx, which may be add itself. */
 static i64 padded(const op_call *c) { return round_up(c->in[0].n, 16); }
 static status grad_prepare(op_call *c)
 {
-    return want_scratch(c, (size_t)c->threads * 2 * (size_t)padded(c) * sizeof(float));
+    return want_scratch(c, (size_t)c->threads * SHARES * (size_t)padded(c) * sizeof(float));
 }
 
 /* to = or += the sum of one row of PARTIAL per thread, in the order of the threads */
@@ -239,7 +219,7 @@ static void gather(const op_call *c, int output, const float *partial, int threa
     if (!to) return;
     for (i64 j = 0; j < c->out[output].n; j++) {
         float sum = accumulates(c, output) ? to[j] : 0;
-        for (int t = 0; t < threads; t++) sum += partial[t * 2 * padded(c) + j];
+        for (int t = 0; t < threads; t++) sum += partial[t * SHARES * padded(c) + j];
         to[j] = sum;
     }
 }
@@ -253,15 +233,17 @@ static void grad_cpu(const op_call *c)
 #pragma omp parallel num_threads(c->threads)
     {
         i64 first, last;
-        float *dgain = partial + thread_index() * 2 * padded(c), *dbias = dgain + padded(c);
+        float *dgain = partial + thread_index() * SHARES * padded(c), *dbias = dgain + padded(c);
+        float *own = dbias + padded(c);
         memset(dgain, 0, 2 * (size_t)padded(c) * sizeof *dgain);
 #pragma omp master
         threads = omp_get_num_threads();
         part(c->in[0].rows, thread_index(), omp_get_num_threads(), &first, &last);
         for (i64 r = first; r < last; r++) {
-            float *dx = row_out(c, 0, r);
-            grad_row(dx, row_in(c, 0, r), row_in(c, 5, r), c->in[1].p, dgain, c->out[2].p ? dbias : NULL,
+            float *dx = row_out(c, 0, r), *row = c->in[6].p ? own : dx;
+            grad_row(row, row_in(c, 0, r), row_in(c, 5, r), c->in[1].p, dgain, c->out[2].p ? dbias : NULL,
                      mean[r * c->in[3].stride], s[r * c->in[4].stride], n);
+            if (row == own) row_add(dx, own, row_in(c, 6, r), c->out[0].dtype == DT_BF16, n);
             row_done(c, 0, r, dx);
         }
     }
@@ -278,24 +260,31 @@ static const op_case grad_cases[] = {
     {"no gain", "x=9x129 bias=129 mean=9x1 s=9x1 dy=9x129 f32 bf16"},
     {"bare", "x=33x64 mean=33x1 s=33x1 dy=33x64 f32 bf16"},
     {"one value", "x=3x1 gain=1 bias=1 mean=3x1 s=3x1 dy=3x1 f32"},
+    {"add", "x=64x768 gain=768 bias=768 mean=64x1 s=64x1 dy=64x768 add=64x768 f32 bf16 tol.bf16=0.0078"},
+    {"add, bare", "x=33x129 mean=33x1 s=33x1 dy=33x129 add=33x129 f32 bf16 tol.bf16=0.0078"},
+    {"bench add", "x=2048x768 gain=768 bias=768 mean=2048x1 s=2048x1 dy=2048x768 add=2048x768 bf16 bench"},
     {0},
 };
 
 OP_DEF(layer_norm_grad) = {
     .name = "layer_norm_grad",
-    .brief =
-        "dx = s (g - mean g - z mean(g z)), dgain = sum dy z, dbias = sum dy; g = gain dy, z = (x - m) s",
+    .brief = "dx = s (g - mean g - z mean(g z)) + add, dgain = sum dy z, dbias = sum dy; g = gain dy, z = (x "
+             "- m) s",
+    .replaces = {"d, dgain, dbias = layer_norm_grad(x, gain, bias, mean, s, dy); dx = sum(add, d)",
+                 "d, dgain, dbias = layer_norm_grad(x, gain, bias, mean, s, dy); dx = sum(d, add)"},
     .in = {{"x", "[rows, n]"},
            {"gain", "[n]", ARG_F32, .optional = true, .fill = "around1"},
            {"bias", "[n]", ARG_F32, .optional = true},
            {"mean", "[rows, 1]", ARG_F32},
            {"s", "[rows, 1]", ARG_F32, .fill = "positive"},
-           {"dy", "[rows, n]"}},
+           {"dy", "[rows, n]"},
+           {"add", "[rows, n]", .optional = true}},
     .out = {{"dx", "[rows, n]"},
             {"dgain", "[n]", ARG_F32, .optional = true},
             {"dbias", "[n]", ARG_F32, .optional = true}},
     .attrs = NORM_ATTRS,
     .flags = OP_ACCUMULATES,
+    .inplace = 7, // dx over add
     .infer = grad_infer,
     .reference = grad_reference,
     .cpu = grad_cpu,

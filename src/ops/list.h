@@ -18,6 +18,8 @@
     OP(frac_close)                                                                                           \
     OP(frac_close_grad)                                                                                      \
     OP(joint)                                                                                                \
+    OP(joint_rms_norm)                                                                                       \
+    OP(joint_layer_norm)                                                                                     \
     OP(scale)                                                                                                \
     OP(cast)                                                                                                 \
     OP(embedding)                                                                                            \

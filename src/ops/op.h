@@ -10,6 +10,7 @@
  * reference  the meaning, in double, from the equation, sharing no line with the kernel. All arrays dense.
  * cpu        the fast kernel. f32 inside; bf16 is a load/store matter (row_in, row_out, row_done).
  * prepare    once per program: make GEMM plans, ask for scratch.
+ * replaces   of a fused op: the sequence of ops that the rewrites turn into it.
  * cost       flops and bytes of one run.
  */
 #pragma once
@@ -134,6 +135,7 @@ enum op_flags {
     OP_ACCUMULATES = 256, // its kernel honours call->accumulate on outputs of kind ARG_F32
 };
 
+enum { MAX_REPLACES = 4 };
 typedef struct op_def {
     const char *name;
     const char *brief; // the equation, one line
@@ -141,6 +143,9 @@ typedef struct op_def {
     op_arg in[MAX_IN], out[MAX_OUT]; // ended by a NULL name
     op_attr attrs[MAX_ATTRS];
     unsigned flags;
+    // Fused ops: the sequences this op replaces, in the names of its own inputs and outputs; see
+    // graph/rewrite.h. "h = joint(x, b); y, s = rms_norm(h, gain)"
+    const char *replaces[MAX_REPLACES];
     int inplace; // 1 + index of the input whose place output 0 may take (element by element); 0: none
     status (*infer)(op_build *b);
     void (*vjp)(graph *g, const node *n, tensor *const *dout, tensor **din);
