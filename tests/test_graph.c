@@ -242,6 +242,19 @@ static void in_place_when_last(void **state)
     program_equals_oracle(f);
 }
 
+/* A value read twice by its last reader is not overwritten: a sum of three reads the second time after it
+ * wrote. Nor is one of which the same reader reads a view. */
+static void not_in_place_when_read_twice(void **state)
+{
+    fixture *f = *state;
+    tensor *h = norm(f->g, input(f->g, "x", 4, 8), NULL), *k = norm(f->g, input(f->g, "z", 4, 8), NULL);
+    keep(g_out(g_node(f->g, OP_sum, IN(h, k, h), NO_ATTRS), 0));
+    tensor *base = norm(f->g, input(f->g, "w", 4, 8), NULL);
+    tensor *view = g_out(g_node(f->g, OP_split, IN(base), WITH({"n0", 8})), 0);
+    keep(g_out(g_node(f->g, OP_sum, IN(base, k, view), NO_ATTRS), 0));
+    program_equals_oracle(f);
+}
+
 /* What is alive at once must not lie over one another even when a view outlives what it views: the last
  * reader of h is a sum whose result a concat wants, while a half of h is read afterwards. */
 static void view_outlives_its_base(void **state)
@@ -701,6 +714,7 @@ int main(void)
         TEST(split_is_views),
         TEST(leaves_and_copies),
         TEST(in_place_when_last),
+        TEST(not_in_place_when_read_twice),
         TEST(view_outlives_its_base),
         TEST(kept_base_is_not_overwritten),
         TEST(best_fit),

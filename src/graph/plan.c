@@ -46,7 +46,8 @@ static place columns_of(place whole, i64 first)
     return (place){whole.home, whole.column + first, whole.stride};
 }
 
-/* The input whose place output 0 may take at node I, or NULL. */
+/* The input whose place output 0 may take at node I, or NULL. Not one that the node reads twice: it may read
+ * the second time after it wrote (a sum of three does). */
 static const tensor *inplace_input(const planner *s, const node *n, i64 i)
 {
     const tensor *out = n->out[0], *in = n->def->inplace ? n->in[n->def->inplace - 1] : NULL;
@@ -54,18 +55,20 @@ static const tensor *inplace_input(const planner *s, const node *n, i64 i)
     if (s->last_use[in->id] != i || in->dtype != out->dtype || count(in) != count(out) ||
         cols(in) != cols(out))
         return NULL;
+    for (int k = 0; k < n->n_in; k++)
+        if (n->in[k] == in && k != n->def->inplace - 1) return NULL;
     return in;
 }
 
-/* Does any other tensor of T's storage overlap T's columns and live on after node I? */
-static bool overlapped_later(const planner *s, const tensor *t, i64 i)
+/* Does node I, T's last reader, or a later one read any other tensor that overlaps T's columns? */
+static bool overlapped(const planner *s, const tensor *t, i64 i)
 {
     place at = s->p->place[t->id];
     for (i32 id = s->head[at.home]; id >= 0; id = s->next[id]) {
         const tensor *u = s->g->tensors[id];
         place other = s->p->place[id];
         if (u == t || other.column >= at.column + cols(t) || at.column >= other.column + cols(u)) continue;
-        if (u->keep || s->last_use[id] > i || u->role != ROLE_VALUE) return true;
+        if (u->keep || s->last_use[id] >= i || u->role != ROLE_VALUE) return true;
     }
     return false;
 }
@@ -103,7 +106,7 @@ static void place_node(planner *s, const node *n, i64 i)
             const tensor *in = k == 0 ? inplace_input(s, n, i) : NULL;
             if (n->def->flags & OP_SPLIT)
                 put(s, t, columns_of(s->p->place[n->in[0]->id], column));
-            else if (in && s->placed[in->id] && !overlapped_later(s, in, i))
+            else if (in && s->placed[in->id] && !overlapped(s, in, i))
                 put(s, t, s->p->place[in->id]);
             else
                 put_alone(s, t);
@@ -244,7 +247,7 @@ static bool overlap(const memory_plan *p, const tensor *a, const tensor *b)
     return hx->offset < hy->offset + hy->bytes && hy->offset < hx->offset + hx->bytes;
 }
 
-/* An output may lie over an input of its own node only element by element, as the op allows. */
+/* An output may lie over the one input of its own node that the op allows, element by element. */
 static status own_inputs(const node *n, const memory_plan *p)
 {
     for (int k = 0; k < n->n_out && !(n->def->flags & (OP_SPLIT | OP_CONCAT)); k++)
@@ -252,7 +255,7 @@ static status own_inputs(const node *n, const memory_plan *p)
             if (!n->in[m] || n->in[m]->role != ROLE_VALUE || !overlap(p, n->out[k], n->in[m])) continue;
             place x = p->place[n->out[k]->id], y = p->place[n->in[m]->id];
             bool same = x.home == y.home && x.column == y.column && x.stride == y.stride;
-            if (k || !n->def->inplace || !same)
+            if (k || m != n->def->inplace - 1 || !same)
                 return fail(ERR_CHECK, "plan: output %d of %s (%s) lies over its own input %d", k,
                             n->def->name, n->path, m);
         }
