@@ -126,11 +126,13 @@ static void test_double(void **state)
 enum { LONG = 83 };
 static const char *const longer[] = {"model.context=83"};
 
-static void full_by_program(model_case m, const case_rows *x, dtype act, isa level, float *logits)
+static void full_by_program(model_case m, const case_rows *x, dtype act, dtype stream, isa level,
+                            float *logits)
 {
     runner r;
     model_shape shape = case_shape(x, MODE_EVALUATE, act);
     shape.no_loss = true;
+    shape.stream = stream;
     runner_open(&r, m, longer, 1, &(runner_options){.shape = shape, .device = cpu, .level = level});
     runner_rows(&r, x);
     runner_program(&r);
@@ -166,7 +168,7 @@ static void check_decoder(model_case m, dtype act, isa level, double bound)
     decoder *d;
     config *c = case_config(m, longer, 1);
     rows_make(&x, 1, LONG, (i32[]){0, -1}, 8);
-    full_by_program(m, &x, act, level, full);
+    full_by_program(m, &x, act, act, level, full);
     assert_ok(decoder_open(c, cpu, level, act, NULL, LONG, &d));
     runner_weights(decoder_store(d));
     for (i64 i = 0; i < COUNT(pieces); i++) {
@@ -193,6 +195,52 @@ static void test_decoder(void **state)
             check_decoder(cases[k], DT_BF16, level, 2e-2);
         }
     }
+}
+
+/* Under bf16 the residual stream is stored as train.stream says, as in training: the logits of a first token
+ * are nearer to those of the whole model with that stream than to those with the other. */
+static void test_stream(void **state)
+{
+    (void)state;
+    static float full[2][LONG * V]; // bf16, f32
+    static const char *const set[] = {"model.context=83", "train.stream=f32"};
+    const isa level = device_about(cpu)->level;
+    case_rows x;
+    rows_make(&x, 1, LONG, (i32[]){0, -1}, 8);
+    full_by_program(llama_like, &x, DT_BF16, DT_BF16, level, full[0]);
+    full_by_program(llama_like, &x, DT_BF16, DT_F32, level, full[1]);
+    for (i64 k = 0; k < 2; k++) {
+        decoder *d;
+        const float *logits;
+        double off[2] = {0};
+        config *c = case_config(llama_like, set, 1 + k);
+        assert_ok(decoder_open(c, cpu, level, DT_BF16, NULL, LONG, &d));
+        runner_weights(decoder_store(d));
+        assert_ok(decoder_feed(d, x.token, 1, &logits));
+        for (i64 i = 0; i < 2 * V; i++) off[i / V] += fabs(logits[i % V] - full[i / V][i % V]);
+        assert_true(off[k] < off[!k]);
+        decoder_close(d);
+        config_close(c);
+    }
+}
+
+static void test_capacity(void **state)
+{
+    (void)state;
+    decoder *d;
+    const isa level = device_about(cpu)->level;
+    config *c = case_config(gpt2_like, NULL, 0); // learned positions for 12 tokens
+    assert_ok(decoder_open(c, cpu, level, DT_F32, NULL, 12, &d));
+    decoder_close(d);
+    assert_fails(decoder_open(c, cpu, level, DT_F32, NULL, 13, &d), ERR_INPUT,
+                 "room for 13 tokens, but the model has learned positions for 12 (model.context) only");
+    assert_fails(decoder_open(c, cpu, level, DT_F32, NULL, 0, &d), ERR_INPUT,
+                 "room for 0 tokens; it must be from 1 to 2147483647");
+    config_close(c);
+    c = case_config(llama_like, NULL, 0); // rotated ones go on
+    assert_ok(decoder_open(c, cpu, level, DT_F32, NULL, 13, &d));
+    decoder_close(d);
+    config_close(c);
 }
 
 static void test_refusals(void **state)
@@ -346,6 +394,8 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_double),
         cmocka_unit_test(test_decoder),
+        cmocka_unit_test(test_stream),
+        cmocka_unit_test(test_capacity),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_sampler_frequencies),
         cmocka_unit_test(test_sampler_boundaries),

@@ -27,7 +27,7 @@ static status build(decoder *d, reader *r, i64 width, dtype act)
                          .tokens = width,
                          .mode = MODE_DECODE,
                          .act = act,
-                         .stream = act,
+                         .stream = config_is(d->c, "train.stream", "bf16") ? act : DT_F32,
                          .capacity = d->capacity,
                          .no_loss = true};
     i64 rewrites;
@@ -52,6 +52,14 @@ status decoder_open(const config *c, device *dev, isa level, dtype act, const ch
                     decoder **out)
 {
     arena *a;
+    i64 context = config_count(c, "model.context");
+    if (capacity < 1 || capacity > INT32_MAX)
+        return fail(ERR_INPUT, "room for %lld tokens; it must be from 1 to %d", (long long)capacity,
+                    INT32_MAX);
+    if (capacity > context && config_is(c, "model.position.kind", "learned"))
+        return fail(ERR_INPUT,
+                    "room for %lld tokens, but the model has learned positions for %lld (model.context) only",
+                    (long long)capacity, (long long)context);
     TRY(arena_open(&a));
     decoder *d = arena_new(a, decoder);
     *d = (decoder){.arena = a, .c = c, .capacity = capacity, .vocab = config_count(c, "model.vocab")};
