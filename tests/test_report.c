@@ -225,8 +225,9 @@ static void test_run_page(void **state)
         "\n"
         "{\"step\":2,\"val_bits_per_byte\":2.25}\n{\"step\":3,\"loss\":3,\"val_bits_per_byte\":2.5}\n{\"st");
     const char *summary = put(
-        "summary.json", "{\"name\": \"n<1>\", \"status\": \"done\", \"tokens\": 1500000, \"seconds\": 90, "
-                        "\"baselines\": {\"Kneser-Ney bigram\": 3.5}}");
+        "summary.json",
+        "{\"name\": \"n<1>\", \"status\": \"done\", \"tokens\": 1500000, \"seconds\": 90, \"loss\": 2.75, "
+        "\"baselines\": {\"Kneser-Ney bigram\": 3.5}}");
     put("config.yaml", "model: {width: 64, norm: {kind: rms, ffn: [pre, out]}}\ndata: {train: 'a<b'}\n");
     const char *samples =
         put("samples.jsonl",
@@ -238,6 +239,7 @@ static void test_run_page(void **state)
         "<h1>n&lt;1&gt;</h1>",
         "A training run, done",
         "<span>validation bits per byte</span><b>2.5000</b><small>best 2.2500</small>",
+        "<span>validation loss</span><b>2.7500</b>",
         "<span>training loss</span><b>3.0000</b>",
         "<span>Kneser-Ney bigram</span><b>3.5000</b><small>bits per byte</small>",
         "<span>tokens</span><b>1.5 M</b>",

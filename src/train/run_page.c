@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_FIGURES = 8, MAX_LEVELS = 8 };
+enum { MAX_FIGURES = 16, MAX_LEVELS = 8 };
 
 typedef struct page_parts {
     arena *a;
@@ -169,10 +169,8 @@ static void add_figures(page_parts *p)
     if (!isfinite(steps) && loss && loss->n) steps = loss->step[loss->n - 1];
     const char *best_note = best < final_bits ? arena_printf(p->a, "best %.4f", best) : NULL;
     add_number(p, "validation bits per byte", final_bits, "%.4f", best_note);
-    if (isfinite(final_loss))
-        add_number(p, "training loss", final_loss, "%.4f", "nats a token, at the end");
-    else
-        add_number(p, "training loss", tail_mean(loss), "%.4f", "nats a token, mean of the last 5 %");
+    add_number(p, "validation loss", final_loss, "%.4f", "nats a token, at the end");
+    add_number(p, "training loss", tail_mean(loss), "%.4f", "nats a token, mean of the last 5 %");
     for (i64 i = 0; i < p->n_levels; i++)
         add_number(p, p->levels[i].label, p->levels[i].y, "%.4f", "bits per byte");
     add_number(p, "parameters", summary_number(p, "parameters"), NULL, NULL);

@@ -4,8 +4,9 @@
  *
  * Reads metrics.jsonl (must be there); config.yaml, the resolved configuration; summary.json, one object
  * about the run: "name", "status", "code", "host", "isa", "libraries" (strings), "steps", "tokens",
- * "seconds", "parameters", "loss", "val_bits_per_byte" (numbers), "baselines" ({"Kneser-Ney bigram": bits per
- * byte}); other strings and numbers are shown as they are. SAMPLES, or samples.jsonl in the folder: a line
+ * "seconds", "parameters", "loss" (of validation), "val_bits_per_byte" (numbers), "baselines" ({"Kneser-Ney
+ * bigram": bits per byte}); other strings and numbers are shown as they are. SAMPLES, or samples.jsonl in the
+ * folder: a line
  * {"prompt": "...", "completion": "..."} each. */
 #pragma once
 #include "base/base.h"
