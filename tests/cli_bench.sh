@@ -36,4 +36,9 @@ refused 2 "keel bench peak: shape '12x' must be MxNxK, each from 1 to 1048576" p
 refused 2 "keel bench peak: shape '1x0x1' must be MxNxK, each from 1 to 1048576" peak 1x0x1
 refused 2 "keel bench peak: --threads is '0'; it must be a number >= 1" peak --threads 0
 refused 2 "keel: no instruction-set level 'v9'; it must be plain, v3 or v4" peak --isa v9
+got=0
+"$keel" bench train model.vocab=1 model.layers=1 model.width=32 model.attention.heads=4 --context 16 --batch 1 \
+    >"$work/out" 2>"$work/err" || got=$?
+[ "$got" = 2 ] || complain "keel bench train of one word: exit code $got, expected 2"
+grep -q '^keel: model.vocab is 1; generated text needs at least 2$' "$work/err" || complain "one word is not refused"
 exit $bad

@@ -162,6 +162,8 @@ static status generate(const char *folder, i64 vocab, i64 tokens, dataset **out)
     const char *train = text_path;
     i32 *token_bytes;
     build_result r;
+    if (vocab < 2)
+        return fail(ERR_USAGE, "model.vocab is %lld; generated text needs at least 2", (long long)vocab);
     snprintf(text_path, sizeof text_path, "%s/noise.txt", folder);
     snprintf(shards, sizeof shards, "%s/shards", folder);
     TRY(mem_alloc((size_t)vocab * sizeof *token_bytes, "generated tokens", &token_bytes));
@@ -322,7 +324,7 @@ static status run(const bench_args *a, config *c, device *d, isa level)
 static status configure(bench_args *a, config **out)
 {
     char set[4][128];
-    const char *given[MOST_OVERRIDES + 4];
+    const char *given[MOST_OVERRIDES + 5]; // preset, context, precision, batch, vocabulary
     i64 n = 0;
     config *first;
     if (a->preset) snprintf(set[0], sizeof set[0], "model.preset=%s", a->preset), given[n++] = set[0];
