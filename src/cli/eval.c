@@ -91,10 +91,12 @@ static status print_result(const eval_args *a, const evaluation *e, const run_st
     double loss = e->nats / (double)e->tokens, bits = e->nats / log(2) / (double)e->bytes;
     if (!isfinite(loss)) return fail(ERR_NUMERIC, "%s: the loss is not finite", f->folder);
     if (a->json) {
-        json_t *j = json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:f, s:f}", "model", f->folder, "step",
-                              (json_int_t)state->step, "tokens_seen", (json_int_t)state->tokens_seen,
-                              "tokens", (json_int_t)e->tokens, "bytes", (json_int_t)e->bytes, "loss", loss,
-                              "perplexity", exp(loss), "bits_per_byte", bits);
+        json_t *j =
+            json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:o?, s:o?}", "model", f->folder, "step",
+                      (json_int_t)state->step, "tokens_seen", (json_int_t)state->tokens_seen, "tokens",
+                      (json_int_t)e->tokens, "bytes", (json_int_t)e->bytes, "loss", loss, "perplexity",
+                      json_real(exp(loss)), "bits_per_byte", json_real(bits)); // null: beyond a double
+        if (!j) return fail(ERR_INPUT, "the folder's name is not valid UTF-8, which JSON cannot hold");
         json_dumpf(j, stdout, JSON_COMPACT);
         puts("");
         json_decref(j);
