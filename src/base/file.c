@@ -63,8 +63,20 @@ static void writer_free(file_writer *w)
     free(w);
 }
 
+status path_replaceable(const char *path)
+{
+    struct stat st;
+    if (lstat(path, &st)) return OK; // not there, or out of reach: creating it says which
+    if (S_ISREG(st.st_mode)) return OK;
+    return fail(ERR_IO, "%s: is %s, which must not be replaced by a file; name a file", path,
+                S_ISDIR(st.st_mode)   ? "a folder"
+                : S_ISLNK(st.st_mode) ? "a symbolic link"
+                                      : "not a regular file");
+}
+
 status file_create(const char *path, file_writer **out)
 {
+    TRY(path_replaceable(path));
     file_writer *w = calloc(1, sizeof *w);
     if (!w) return fail(ERR_MEMORY, "%s: out of memory", path);
     w->fd = -1;

@@ -10,6 +10,9 @@
 #include "base/base.h"
 
 typedef struct file_writer file_writer;
+/* May PATH be replaced by a rename? Nothing, or a regular file: yes. ERR_IO: a folder, a device, a pipe, a
+ * socket or a link: a rename would put a file in its place (as root, in /dev/null's). */
+status path_replaceable(const char *path) MUST;
 /* Opens PATH for atomic replacement. ERR_IO names PATH and the reason. */
 status file_create(const char *path, file_writer **out) MUST;
 /* Appends. On failure the temporary file is removed and W is gone (do not touch it again). */

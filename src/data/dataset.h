@@ -19,7 +19,7 @@ extern const char *const data_split_name[DATA_SPLITS]; // "train", "validation"
 
 /* ---- reading */
 typedef struct dataset dataset;
-/* True if FOLDER holds a manifest of ours (it may still be damaged). */
+/* True if FOLDER holds a manifest of ours, or shards (it may still be damaged). */
 bool dataset_is(const char *folder);
 /* Opens and verifies all of FOLDER: one parallel pass over the shards (call it from the main thread).
  * ERR_INPUT: not a data set; ERR_FORMAT: damaged, names the file. Release with dataset_close. */

@@ -34,6 +34,11 @@ status file_hash(const char *path, u64 *out)
 bool dataset_is(const char *folder)
 {
     text path = {0};
+    // Shards whose manifest is lost or empty are damaged shards, not text: opening them says so.
+    text_add(&path, "%s/train-00000.bin", folder);
+    bool shards = path_exists(path.data);
+    text_free(&path);
+    if (shards) return true;
     text_add(&path, "%s/manifest.json", folder);
     char head[64] = "";
     FILE *f = fopen(path.data, "re");

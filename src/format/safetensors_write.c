@@ -137,6 +137,7 @@ static status start(st_writer *w, const st_entry *entries, i64 n, const st_pair 
 static status begin(int fd, const char *path, const st_entry *entries, i64 n, const st_pair *metadata,
                     i64 n_metadata, st_writer **out)
 {
+    if (fd < 0) TRY(path_replaceable(path));
     st_writer *w = calloc(1, sizeof *w);
     if (!w) return fail(ERR_MEMORY, "%s: out of memory", path);
     w->fd = fd, w->own_fd = fd < 0;
