@@ -388,7 +388,6 @@ OP_DEF(frac_close) = {
     .source = "Frac-Connections, arXiv:2503.14125",
     .in = {{"carried", "[rows, d]"}, {"y", "[rows, d]"}, {"b", "[..., m]", ARG_F32}},
     .out = {{"h", "[rows, d]"}},
-    .flags = OP_CHEAP,
     .inplace = 1,
     .infer = close_infer,
     .vjp = close_vjp,

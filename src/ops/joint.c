@@ -86,7 +86,7 @@ OP_DEF(joint) = {
     .in = {{"x", "[rows, n]"}, {"b", "[rows, n]"}},
     .out = {{"y", "[rows, n]"}},
     .attrs = {{"a", 1, -1e9, 1e9, "factor of the stream"}, {"c", 1, -1e9, 1e9, "factor of the branch"}},
-    .flags = OP_CHEAP,
+    // Not OP_CHEAP: computing the stream again would keep every branch instead and repeat the whole stream.
     .inplace = 1,
     .infer = joint_infer,
     .vjp = joint_vjp,
