@@ -55,10 +55,12 @@ status machine_config(const machine_args *a, config **out)
 static volatile sig_atomic_t stop;
 static void on_signal(int number)
 {
-    if (stop) { // asked a second time: no longer handled, so it kills once this returns
+    // The same asked a second time, or Ctrl-C: no longer handled, so it kills once this returns. A
+    // scheduler's SIGUSR1 followed by its SIGTERM must not: the state is being saved.
+    if (stop && (stop == number || number == SIGINT)) {
         signal(number, SIG_DFL);
         raise(number);
-    } else
+    } else if (!stop)
         stop = number;
 }
 

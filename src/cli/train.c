@@ -91,16 +91,15 @@ static void talk(void *context, const char *line)
 static void show_progress(void *context, const train_progress *p)
 {
     train_args *a = context;
-    char line[256], rate[32], left[32], best[48] = "", share[32] = "";
-    if (isfinite(p->validation)) snprintf(best, sizeof best, " (validation %.3f)", p->validation);
-    if (isfinite(p->share_of_peak)) snprintf(share, sizeof share, "  %.0f%% of peak", 100 * p->share_of_peak);
-    // what matters least stands last, where a narrow terminal cuts
+    char line[256], rate[32], left[32], share[32] = "";
+    if (isfinite(p->share_of_peak)) snprintf(share, sizeof share, " | %.0f%% peak", 100 * p->share_of_peak);
+    // Fits 80 columns; the validation loss has lines of its own.
     if (p->timing)
         snprintf(line, sizeof line, "step %lld of at most %lld", (long long)p->step, (long long)p->steps);
     else
-        snprintf(line, sizeof line, "step %lld/%lld  %s left  %.3f bits/byte%s  %s tokens/s%s  loss %.3f",
-                 (long long)p->step, (long long)p->steps, show_seconds(p->seconds_left, left),
-                 p->bits_per_byte, best, show_count(p->tokens_per_s, rate), share, p->loss);
+        snprintf(line, sizeof line, "%lld/%lld loss %.3f | %.3f bits/byte | %s tokens/s%s | %s left",
+                 (long long)p->step, (long long)p->steps, p->loss, p->bits_per_byte,
+                 show_count(p->tokens_per_s, rate), share, show_seconds(p->seconds_left, left));
     int n = MIN((int)strlen(line), a->width - 1);
     fprintf(stderr, "\r%.*s%*s", n, line, MAX(0, a->line - n), "");
     fflush(stderr);
