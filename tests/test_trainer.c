@@ -201,6 +201,31 @@ static void blame_finds_the_place(void **state)
     config_close(c);
 }
 
+/* Steps and evaluations allocate nothing of Keel's own: everything is taken when the session opens. */
+static void a_step_allocates_nothing(void **state)
+{
+    (void)state;
+    config *c;
+    session *s;
+    i32 tokens[128], targets[128], start[128] = {0}, position[128];
+    for (int i = 0; i < 128; i++) tokens[i] = i % 61, targets[i] = (i + 1) % 61, position[i] = i % 32;
+    step_batch b = {tokens, targets, start, position, 4, 128};
+    const char *two[] = {"train.micro_batch=2", "model.tie_head=false"}; // look-ups' gradients as rows too
+    assert_ok(config_parse("base", base, strlen(base), two, 2, &c));
+    assert_ok(session_open(c, cpu, &(session_options){.isa = device_about(cpu)->level}, &s));
+    session_start(s);
+    fault_set(FAULT_ALLOC, 0); // counts from here
+    for (i64 step = 0; step < 3; step++) {
+        double nats, norm;
+        session_forward_backward(s, &b, step, &nats);
+        session_update(s, step, 1e-3, 1e-3, &norm);
+        assert_true(isfinite(norm) && isfinite(session_evaluate(s, &b)));
+    }
+    assert_int_equal(fault_count(FAULT_ALLOC), 0);
+    session_close(s);
+    config_close(c);
+}
+
 /* What was planned is what the process took, within 2 % or 8 MiB. */
 static void memory_is_as_planned(void **state)
 {
@@ -261,8 +286,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(memory_is_as_planned), // first: what others freed, malloc would hand out again
-        cmocka_unit_test(micro_batches_add_up), cmocka_unit_test(a_timed_run_is_a_counted_run),
-        cmocka_unit_test(divergence_is_named),  cmocka_unit_test(blame_finds_the_place),
+        cmocka_unit_test(micro_batches_add_up),     cmocka_unit_test(a_timed_run_is_a_counted_run),
+        cmocka_unit_test(divergence_is_named),      cmocka_unit_test(blame_finds_the_place),
+        cmocka_unit_test(a_step_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -73,10 +73,10 @@ static status run(int argc, char **argv)
 }
 
 /* Threads that wait for each other spin, which is right between the kernels of a step and ruinous where
- * another process wants the processor: a training beside busy neighbours on 2 CPUs made 450 tokens/s with
- * libgomp's default of some milliseconds, and 1,700 with this limit (docs/performance.md). libgomp reads it
- * once, when it is loaded, so the program starts itself again with it. Whoever sets OMP_WAIT_POLICY or
- * GOMP_SPINCOUNT is obeyed. */
+ * another process wants the processor. Alone this limit costs nothing; beside four busy loops on 2 CPUs it is
+ * worth a factor of 2.5 over libgomp's default (docs/performance.md). libgomp reads it once, when it is
+ * loaded, so the program starts itself again with it. Whoever sets OMP_WAIT_POLICY or GOMP_SPINCOUNT is
+ * obeyed. */
 static void limit_spinning(char **argv)
 {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;

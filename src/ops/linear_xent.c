@@ -16,9 +16,10 @@
  *           dw += g^T h.
  * Numerics: statistics f32 from f32 logits, loss summed in double. In bf16 a probability's relative error is
  *           2^-9 |l - m|: it vanishes for the likely words (plain bf16 logits: 2^-9 |l|).
- * Choices:  measured on 2 Zen 5 cores in bf16, share of GEMM peak of the whole. V 50k, d 768: 256 tokens
- *           79-85 %, 512 88-90, 1024 89-95, 2048 89-93. Blocks of 768 to 2048 words differ by under 2 points
- *           (d 768); 512 and 2048 lose 3 (d 256).
+ * Choices:  1,024 or 2,048 tokens a chunk follow a throw-away prototype's shares of peak (fewer re-read the
+ *           gradient of w more often), not a sweep of this kernel. Blocks of 768 to 2048 words differed by
+ *           under 2 points (d 768); 512 and 2048 lost 3 (d 256; one thread). docs/performance.md has its
+ *           share of a whole step.
  * A target below -1 or >= V makes the loss NaN: it must not pass unseen.
  */
 #include "device/gemm.h"

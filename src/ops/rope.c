@@ -6,8 +6,9 @@
  * The gradient turns back (sign = -1), so one op serves both directions; it works in place.
  *
  * Source:   Su et al., arXiv:2104.09864; pairs (i, i + w/2) as in Llama (the paper pairs neighbours: the same
- * up to a permutation of q's and k's rows). Numerics: the angle in double (a position of 1e6 keeps 9 digits),
- * its sine and cosine once a row.
+ *           up to a permutation of q's and k's rows).
+ * Numerics: the angle in double (a position of 1e6 keeps 9 digits), reduced to one turn; sine and cosine of
+ *           half of it by polynomials in f32, once a row for all heads.
  */
 #include "ops/op.h"
 #include <math.h>
