@@ -132,6 +132,16 @@ static inline void runner_weights(store *s)
     store_sync(s);
 }
 
+/* Indices that ops select stay readable after a run, for runner_hold. */
+static inline void runner_keep_indices(runner *r)
+{
+    for (i64 i = 0; i < r->m.g->n_nodes; i++) {
+        const node *n = r->m.g->nodes[i];
+        for (int k = 0; k < n->n_out && n->def->flags & OP_SELECTS; k++)
+            if (n->out[k] && n->out[k]->dtype == DT_I32) n->out[k]->keep = true;
+    }
+}
+
 static inline void runner_open(runner *r, model_case m, const char *const *overrides, i64 n,
                                const runner_options *o)
 {
@@ -147,6 +157,7 @@ static inline void runner_open(runner *r, model_case m, const char *const *overr
     assert_ok(graph_verify(r->m.g));
     assert_ok(store_open(r->arena, r->m.g, o->backward ? STORE_GRADIENTS : 0, &r->s));
     runner_weights(r->s);
+    if (o->device && o->oracle) runner_keep_indices(r);
     if (o->device) {
         program_options p = {.device = o->device, .isa = o->level};
         assert_ok(program_open(r->m.g, r->s, &p, &r->p));
@@ -195,6 +206,20 @@ static inline void runner_program(runner *r)
     if (r->s->grad) memset(r->s->grad, 0, (size_t)r->s->elements * sizeof *r->s->grad);
     program_zero_tallies(r->p);
     program_run(r->p, &(step_info){.seed = 1}, PHASE_BACKWARD);
+}
+/* What the program selected is what the double interpreter takes from now on: scores that rounding brings
+ * close may come out in another order. */
+static inline void runner_hold(runner *r)
+{
+    for (i64 i = 0; i < r->m.g->n_nodes; i++) {
+        const node *n = r->m.g->nodes[i];
+        for (int k = 0; k < n->n_out && n->def->flags & OP_SELECTS; k++) {
+            const tensor *t = n->out[k];
+            for (i64 j = 0; t && t->dtype == DT_I32 && j < count(t); j++)
+                oracle_data(r->o, t)[j] = ((const i32 *)program_data(r->p, t))[j];
+        }
+    }
+    oracle_hold(r->o, true);
 }
 static inline void runner_oracle(runner *r) { assert_ok(oracle_run(r->o, &(step_info){.seed = 1}, true)); }
 static inline double runner_objective(runner *r)

@@ -155,6 +155,7 @@ static void test_slopes(void **state)
             &(runner_options){.shape = case_shape(&x, MODE_TRAIN, DT_F32), .backward = true, .oracle = true});
         runner_rows(&r, &x);
         runner_oracle(&r);
+        oracle_hold(r.o, true);
         double **gradient = arena_array(r.arena, double *, r.m.g->n_tensors);
         for (i64 i = 0; i < r.m.g->n_tensors; i++) {
             const tensor *t = r.m.g->tensors[i];
@@ -187,6 +188,7 @@ static errors program_errors(model_case m, const case_rows *x, dtype act, isa le
                                   .oracle = true});
     runner_rows(&r, x);
     runner_program(&r);
+    runner_hold(&r);
     runner_oracle(&r);
     double whole = whole_norm(&r);
     for (i64 i = 0; i < r.s->n_params; i++) {

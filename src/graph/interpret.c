@@ -6,7 +6,7 @@ struct oracle {
     const graph *g;
     double **data; // by tensor id
     i64 n;
-    bool hold, ran;
+    bool hold;
 };
 
 status oracle_open(const graph *g, oracle **out)
@@ -52,7 +52,7 @@ static status run_node(oracle *o, const node *n, const step_info *step)
         if (n->accumulate >> i & 1) { // the definition overwrites: let it, elsewhere, and add
             s = mem_alloc(bytes, "double interpreter", &sum[i]);
             c.out[i] = sum[i];
-        } else if (o->hold && o->ran && n->out[i]->dtype == DT_I32 && n->def->flags & OP_SELECTS) {
+        } else if (o->hold && n->out[i]->dtype == DT_I32 && n->def->flags & OP_SELECTS) {
             s = mem_alloc(bytes, "double interpreter", &held[i]);
             if (!s) c.held[i] = memcpy(held[i], c.out[i], bytes);
         }
@@ -77,6 +77,5 @@ status oracle_run(oracle *o, const step_info *step, bool backward)
     }
     for (i64 i = 0; i < o->g->n_nodes; i++) // everybody has read the states
         if (o->g->nodes[i]->phase == PHASE_COMMIT) TRY(run_node(o, o->g->nodes[i], step));
-    o->ran = true;
     return OK;
 }

@@ -18,5 +18,6 @@ void oracle_close(oracle *o);
 double *oracle_data(oracle *o, const tensor *t); // dense, count(t) numbers
 /* Runs all nodes in order, PHASE_BACKWARD nodes only if BACKWARD, and commits at the end. */
 status oracle_run(oracle *o, const step_info *step, bool backward) MUST;
-/* From now on ops that select reuse the indices of the last run (central differences need it). */
+/* From now on ops that select reuse the indices that lie in oracle_data: those of the last run (central
+ * differences need it), or a program's, put there by the caller (rounded scores may choose others). */
 void oracle_hold(oracle *o, bool hold);

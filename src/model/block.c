@@ -31,6 +31,11 @@ tensor *dropout(model_builder *b, tensor *x)
     return g_out(g_node(b->g, OP_dropout, IN(x), WITH({"p", p})), 0);
 }
 
+void model_add_loss(model_builder *b, tensor *term)
+{
+    b->extra = b->extra ? g_out(g_node(b->g, OP_sum, IN(b->extra, term), NO_ATTRS), 0) : term;
+}
+
 static void branch_under(model_builder *b, residual *r, branch which)
 {
     const char *scope = g_push(b->g, which == BRANCH_ATTENTION ? "attention" : "ffn");
@@ -78,6 +83,12 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
     b.layer = -1;
     b.g->layer = -1;
     head_slot(&b, norm_final(&b, residual_end(&b, &r)));
+    if (b.extra && out->objective) {
+        out->objective->keep = false;
+        model_add_loss(&b, out->objective);
+        out->objective = b.extra;
+        if (out->objective) out->objective->keep = true;
+    }
     for (i64 i = 0; shape->dense_gradients && i < b.g->n_tensors; i++) b.g->tensors[i]->param.rows = false;
     graph_prune(b.g);
     return graph_status(b.g);

@@ -13,6 +13,7 @@ typedef struct model_builder {
     graph *g;
     i64 layer; // of the block under way; -1 outside. Getters below honour model.override for it
     i64 layers, width, vocab;
+    tensor *extra; // sum of the terms that model_add_loss added; NULL: none
 } model_builder;
 
 static inline i64 of_count(const model_builder *b, const char *key)
@@ -41,6 +42,10 @@ static inline bool of_has(const model_builder *b, const char *key, const char *c
 }
 /* Refuses the configuration at KEY, as the layer under way has it; the graph's sticky error holds it. */
 #define refuse(b, key, ...) g_fail((b)->g, config_refuse_at((b)->c, (b)->layer, (key), __VA_ARGS__))
+
+/* Adds TERM, [1] f32, output 0 of an OP_LOSS node and already weighted, to what is minimised. The node's own
+ * gradients start there; TERM only enters the objective that is reported. Only in MODE_TRAIN. */
+void model_add_loss(model_builder *b, tensor *term); // block.c
 
 /* ---- init.c: what a matrix starts from */
 typedef enum matrix_part { PART_IN, PART_ATTENTION_OUT, PART_FFN_OUT, PART_EMBEDDING, PART_HEAD } matrix_part;

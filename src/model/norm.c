@@ -9,6 +9,7 @@
  * by all heads) or over the whole width; then the embedding and the final norm. A placement method is a row
  * of norm_presets. */
 #include "model/build.h"
+#include "model/methods.h"
 #include <string.h>
 
 const config_key norm_keys[] = {
@@ -70,6 +71,15 @@ const config_preset norm_presets[] = {
      "model.norm.final=true model.init.kind=normal model.init.std=0.02 model.head.z_loss=1e-5"},
     HYBRID("hybrid", ""),
     HYBRID("hybrid_star", " model.override=[{layers: 0, norm.attn: [pre], norm.ffn: [pre]}]"),
+    {0},
+};
+
+const method_row norm_methods[] = {
+    {"pre_qk", "norm", "model.norm.preset=pre_qk"},
+    {"post", "norm", "model.norm.preset=post"},
+    {"olmo2", "norm", "model.norm.preset=olmo2"},
+    {"hybrid", "norm", "model.norm.preset=hybrid"},
+    {"hybrid_star", "norm", "model.norm.preset=hybrid_star"},
     {0},
 };
 

@@ -9,6 +9,7 @@
  * Add and frac share the form of the stream, so layers may differ in kind (model.override).
  */
 #include "model/build.h"
+#include "model/methods.h"
 
 const config_key residual_keys[] = {
     {"model.residual.kind", KEY_CHOICE, "add", "add frac",
@@ -22,6 +23,13 @@ const config_key residual_keys[] = {
     {"model.residual.dynamic", KEY_BOOL, "true",
      .help = "the matrices depend on the token, not only on the layer", .source = "arXiv:2503.14125",
      .only = "model.residual.kind=frac"},
+    {0},
+};
+
+const method_row residual_methods[] = {
+    {"frac", "residual", "model.residual.kind=frac model.residual.streams=4", .limit = 1.07},
+    {"frac_static", "residual",
+     "model.residual.kind=frac model.residual.streams=4 model.residual.dynamic=false"},
     {0},
 };
 
