@@ -3,7 +3,7 @@
  * adds one line to METHOD_TABLES.
  *
  *     const method_row ffn_methods[] = {
- *         {"relu2", "ffn", "model.ffn.kind=mlp model.ffn.activation=relu2", .limit = 0}, {0}};
+ *         {"relu2", "ffn", .settings = "model.ffn.kind=mlp model.ffn.activation=relu2"}, {0}};
  *
  * Settings are key=value words as on the command line, without spaces inside a word. */
 #pragma once

@@ -27,9 +27,9 @@ const config_key residual_keys[] = {
 };
 
 const method_row residual_methods[] = {
-    {"frac", "residual", "model.residual.kind=frac model.residual.streams=4", .limit = 1.07},
+    {"frac", "residual", .settings = "model.residual.kind=frac model.residual.streams=4", .limit = 1.07},
     {"frac_static", "residual",
-     "model.residual.kind=frac model.residual.streams=4 model.residual.dynamic=false"},
+     .settings = "model.residual.kind=frac model.residual.streams=4 model.residual.dynamic=false"},
     {0},
 };
 
