@@ -35,6 +35,17 @@ refused 2 "keel: bench: no measurement 'peek'; 'keel bench --help' lists them" p
 refused 2 "keel bench peak: shape '12x' must be MxNxK, each from 1 to 1048576" peak 12x
 refused 2 "keel bench peak: shape '1x0x1' must be MxNxK, each from 1 to 1048576" peak 1x0x1
 refused 2 "keel bench peak: --threads is '0'; it must be a number >= 1" peak --threads 0
+
+# ---- bench method: every method has a row; one is timed on a tiny model
+tiny="model.layers=2 model.width=64 model.attention.heads=2 model.attention.kv_heads=1 model.ffn.width=64 model.vocab=256"
+"$keel" bench method frac hybrid --preset llama-10m --context 32 --pairs 1 --json $tiny >"$work/out" 2>"$work/err" ||
+    complain "bench method failed"
+[ "$(grep -c '^{"method":"\(frac\|hybrid\)",.*"ratio":[0-9]' "$work/out")" = 2 ] || complain "bench method: not a line a method"
+"$keel" bench method --list >"$work/out" 2>"$work/err" || complain "bench method --list failed"
+grep -qE '^frac +residual +model.residual.kind=frac' "$work/out" || complain "bench method --list: no frac"
+refused 2 "keel: bench method: name a method, or --all; --list names them" method
+refused 2 "keel: bench method: no method 'frak'; 'keel bench method --list' names them" method frak
+refused 2 "keel bench method: --pairs=0: expected a whole number from 1 to 1000" method frac --pairs 0
 refused 2 "keel: no instruction-set level 'v9'; it must be plain, v3 or v4" peak --isa v9
 got=0
 "$keel" bench train model.vocab=1 model.layers=1 model.width=32 model.attention.heads=4 --context 16 --batch 1 \
