@@ -219,6 +219,27 @@ static void test_ragged(void **state)
     }
 }
 
+/* As many terms a sum as the call says: none at all gives 0, or leaves what is accumulated. */
+static void test_ragged_depth(void **state)
+{
+    (void)state;
+    for (int form = 0; form < 32; form++) {
+        gemm_spec s = {.m = 37, .n = 19, .k = 33, .ragged_depth = true, .lda = 50, .ldb = 40, .ldc = 20};
+        s.ab = form & 1 ? GEMM_BF16 : GEMM_F32, s.c = form & 16 ? GEMM_F32 : s.ab;
+        s.a_trans = form & 2, s.b_trans = form & 4, s.accumulate = form & 8;
+        problem p = problem_new(&s, true);
+        const gemm_plan *plan = plan_of(&p);
+        for (const i64 *depth = (const i64[]){33, 1, 0, 20, 20, 32, -1}; *depth >= 0; depth++) {
+            memcpy(p.c, p.c_before, (size_t)(4 * p.c_count));
+            gemm_run_depth(plan, *depth, p.a, p.b, p.c, p.scratch);
+            p.spec.k = *depth;
+            compare(&p, s.m, true);
+            p.spec.k = s.k;
+        }
+        problem_free(&p);
+    }
+}
+
 /* A serial plan from every thread of a region at once, each on its own matrices. */
 static void test_serial(void **state)
 {
@@ -360,6 +381,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_every_form),
         cmocka_unit_test(test_split),
         cmocka_unit_test(test_ragged),
+        cmocka_unit_test(test_ragged_depth),
         cmocka_unit_test(test_serial),
         cmocka_unit_test(test_same_bits),
         cmocka_unit_test(test_special_values),

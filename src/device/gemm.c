@@ -27,7 +27,7 @@ typedef struct part { // one primitive and, per caller, its memory handles
     size_t scratch;
     dnnl_exec_arg_t (*args)[ARGS]; // [callers]; the scratchpad's memory waits in the last
     int n_args;
-    i64 *rows_now; // for a ragged plan: [callers], rows the handles are made for; -1: none yet
+    i64 *made_for; // for a ragged plan: [callers], rows or depth the handles are made for; -1: none yet
 } part;
 
 struct gemm_plan {
@@ -45,9 +45,9 @@ struct gemm_plan {
 const char *gemm_describe(const gemm_spec *s, char out[160])
 {
     static const char *const types[] = {"f32", "bf16"};
-    snprintf(out, 160, "gemm %s%lldx%lldx%lld %s %s -> %s%s%s%s%s%s", s->ragged ? "<=" : "", (long long)s->m,
-             (long long)s->n, (long long)s->k, types[s->ab], types[s->ab], types[s->c],
-             s->a_trans ? ", A^T" : "", s->b_trans ? ", B^T" : "",
+    snprintf(out, 160, "gemm %s%lldx%lldx%s%lld %s %s -> %s%s%s%s%s%s", s->ragged ? "<=" : "",
+             (long long)s->m, (long long)s->n, s->ragged_depth ? "<=" : "", (long long)s->k, types[s->ab],
+             types[s->ab], types[s->c], s->a_trans ? ", A^T" : "", s->b_trans ? ", B^T" : "",
              s->bias == GEMM_BIAS_F32    ? ", f32 bias"
              : s->bias == GEMM_BIAS_BF16 ? ", bf16 bias"
                                          : "",
@@ -57,10 +57,12 @@ const char *gemm_describe(const gemm_spec *s, char out[160])
 
 double gemm_flops(const gemm_spec *s) { return 2.0 * (double)s->m * (double)s->n * (double)s->k; }
 
+static bool is_ragged(const gemm_spec *s) { return s->ragged || s->ragged_depth; }
+
 static i64 choose_split(const gemm_spec *s)
 {
     bool weight_gradient = s->a_trans && s->ab == GEMM_BF16 && s->c == GEMM_F32 && s->n >= SPLIT_MIN_N;
-    if (!weight_gradient || s->ragged || s->serial) return s->m;
+    if (!weight_gradient || is_ragged(s) || s->serial) return s->m;
     i64 about = s->m >= SPLIT_TALL ? SPLIT_ROWS_TALL : SPLIT_ROWS;
     i64 pieces = (s->m + about - 1) / about;
     return MIN(s->m,
@@ -74,9 +76,11 @@ static status normalise(const gemm_spec *from, gemm_spec *s)
     s->m = from->m, s->n = from->n, s->k = from->k;
     s->ab = from->ab, s->c = from->c, s->bias = from->bias;
     s->a_trans = from->a_trans, s->b_trans = from->b_trans, s->accumulate = from->accumulate;
-    s->ragged = from->ragged, s->serial = from->serial;
+    s->ragged = from->ragged, s->ragged_depth = from->ragged_depth, s->serial = from->serial;
     gemm_describe(s, text);
     if (s->m < 1 || s->n < 1 || s->k < 1) return fail(ERR_CONFIG, "%s: every extent must be >= 1", text);
+    if (s->ragged_depth && (s->ragged || s->bias))
+        return fail(ERR_CONFIG, "%s: a ragged depth goes neither with ragged rows nor with a bias", text);
     if (s->c == GEMM_BF16 && s->ab == GEMM_F32)
         return fail(ERR_CONFIG, "%s: f32 factors give an f32 result; use c = GEMM_F32", text);
     if (s->bias == GEMM_BIAS_BF16 && s->ab == GEMM_F32)
@@ -91,10 +95,12 @@ static status normalise(const gemm_spec *from, gemm_spec *s)
                         (long long)given[i], (long long)dense[i]);
     }
     s->split = from->split ? from->split : choose_split(s);
-    if (s->split < 1 || s->split > s->m || (s->ragged && s->split != s->m))
+    if (s->split < 1 || s->split > s->m || (is_ragged(s) && s->split != s->m))
         return fail(ERR_CONFIG, "%s: split is %lld; it must be 0 or 1 to %lld%s", text,
                     (long long)from->split, (long long)s->m,
-                    s->ragged ? " (whole, as the rows are ragged)" : "");
+                    s->ragged         ? " (whole, as the rows are ragged)"
+                    : s->ragged_depth ? " (whole, as the depth is ragged)"
+                                      : "");
     return OK;
 }
 
@@ -104,10 +110,10 @@ typedef struct shapes {
     dnnl_memory_desc_t a, b, c, bias;
 } shapes;
 
-/* Descriptors for ROWS rows of C (or DNNL_RUNTIME_DIM_VAL). */
-static dnnl_status_t describe(const gemm_spec *s, i64 rows, shapes *out)
+/* Descriptors for ROWS rows of C and sums of DEPTH terms (either may be DNNL_RUNTIME_DIM_VAL). */
+static dnnl_status_t describe(const gemm_spec *s, i64 rows, i64 depth, shapes *out)
 {
-    const dnnl_dims_t a = {rows, s->k}, b = {s->k, s->n}, c = {rows, s->n}, bias = {1, s->n};
+    const dnnl_dims_t a = {rows, depth}, b = {depth, s->n}, c = {rows, s->n}, bias = {1, s->n};
     const dnnl_dims_t a_step = {s->a_trans ? 1 : s->lda, s->a_trans ? s->lda : 1};
     const dnnl_dims_t b_step = {s->b_trans ? 1 : s->ldb, s->b_trans ? s->ldb : 1};
     const dnnl_dims_t c_step = {s->ldc, 1}, bias_step = {s->n, 1};
@@ -162,7 +168,8 @@ static dnnl_status_t make_part(gemm_plan *p, part *q, i64 rows)
     const dnnl_memory_desc_t *pad = NULL;
     const gemm_spec *s = &p->spec;
     q->n_args = s->bias ? 4 : 3;
-    dnnl_status_t e = describe(s, s->ragged ? DNNL_RUNTIME_DIM_VAL : rows, &sh);
+    dnnl_status_t e = describe(s, s->ragged ? DNNL_RUNTIME_DIM_VAL : rows,
+                               s->ragged_depth ? DNNL_RUNTIME_DIM_VAL : s->k, &sh);
     if (!e) e = dnnl_matmul_desc_init(&desc, &sh.a, &sh.b, s->bias ? &sh.bias : NULL, &sh.c);
     if (!e) e = make_attributes(s, &attributes);
     if (!e) e = dnnl_primitive_desc_create(&pd, &desc, attributes, p->device->engine, NULL);
@@ -171,10 +178,10 @@ static dnnl_status_t make_part(gemm_plan *p, part *q, i64 rows)
     q->scratch = pad ? dnnl_memory_desc_get_size(pad) : 0;
 
     q->args = arena_alloc(p->device->memory, sizeof *q->args * (size_t)p->callers);
-    q->rows_now = arena_array(p->device->memory, i64, p->callers);
+    q->made_for = arena_array(p->device->memory, i64, p->callers);
     for (i64 i = 0; !e && i < p->callers; i++) {
-        q->rows_now[i] = s->ragged ? -1 : rows;
-        if (!s->ragged) e = make_handles(p, q, i, &sh);
+        q->made_for[i] = is_ragged(s) ? -1 : rows;
+        if (!is_ragged(s)) e = make_handles(p, q, i, &sh);
         if (!e && q->scratch) e = set_argument(p->device, &q->args[i][ARGS - 1], DNNL_ARG_SCRATCHPAD, pad);
     }
     if (pd) dnnl_primitive_desc_destroy(pd);
@@ -280,35 +287,43 @@ static const void *ahead(const void *p, gemm_type type, i64 elements)
     return (const char *)p + elements * (type == GEMM_BF16 ? 2 : 4);
 }
 
-static void run_whole(const gemm_plan *p, i64 rows, const void *a, const void *b, void *c, const void *bias,
-                      void *scratch);
+static void run_whole(const gemm_plan *p, i64 rows, i64 depth, const void *a, const void *b, void *c,
+                      const void *bias, void *scratch);
 
-static void run_widened(const gemm_plan *p, i64 rows, const void *a, const void *b, void *c, const void *bias,
-                        void *scratch)
+static void run_widened(const gemm_plan *p, i64 rows, i64 depth, const void *a, const void *b, void *c,
+                        const void *bias, void *scratch)
 {
-    const gemm_spec *s = &p->spec;
-    gemm_widened w = gemm_widen_in(&p->widen, s, rows, a, b, c, bias, scratch);
-    run_whole(p->inner, rows, w.a, w.b, w.c, w.bias, (char *)scratch + p->widen.bytes);
-    gemm_widen_out(s, rows, &w, c);
+    gemm_spec s = p->spec;
+    s.k = depth;
+    gemm_widened w = gemm_widen_in(&p->widen, &s, rows, a, b, c, bias, scratch);
+    run_whole(p->inner, rows, depth, w.a, w.b, w.c, w.bias, (char *)scratch + p->widen.bytes);
+    gemm_widen_out(&s, rows, &w, c);
 }
 
-static void run_whole(const gemm_plan *p, i64 rows, const void *a, const void *b, void *c, const void *bias,
-                      void *scratch)
+/* Makes the handles of a ragged plan for what is ragged now, unless they already are. */
+static void fit_handles(const gemm_plan *p, i64 rows, i64 depth)
 {
     const gemm_spec *s = &p->spec;
-    if (p->inner) return run_widened(p, rows, a, b, c, bias, scratch);
-    if (s->ragged) {
-        const part *q = &p->part[1];
-        i64 caller = s->serial ? omp_get_thread_num() : 0;
-        if (q->rows_now[caller] != rows) {
-            shapes sh;
-            dnnl_status_t e = describe(s, rows, &sh);
-            if (!e) e = make_handles(p, q, caller, &sh);
-            assert(!e && "oneDNN cannot describe a ragged matrix");
-            (void)e;
-            q->rows_now[caller] = rows;
-        }
+    const part *q = &p->part[1];
+    i64 caller = s->serial ? omp_get_thread_num() : 0, now = s->ragged ? rows : depth;
+    if (q->made_for[caller] == now) return;
+    shapes sh;
+    dnnl_status_t e = describe(s, rows, depth, &sh);
+    if (!e) e = make_handles(p, q, caller, &sh);
+    assert(!e && "oneDNN cannot describe a ragged matrix");
+    (void)e;
+    q->made_for[caller] = now;
+}
+
+static void run_whole(const gemm_plan *p, i64 rows, i64 depth, const void *a, const void *b, void *c,
+                      const void *bias, void *scratch)
+{
+    const gemm_spec *s = &p->spec;
+    if (p->inner) {
+        run_widened(p, rows, depth, a, b, c, bias, scratch);
+        return;
     }
+    if (is_ragged(s)) fit_handles(p, rows, depth);
     for (i64 i = 0; i < p->pieces; i++) {
         i64 r = i * s->split;
         run_part(p, &p->part[i == p->pieces - 1], ahead(a, s->ab, s->a_trans ? r : r * s->lda), b,
@@ -327,8 +342,8 @@ static void check_call(const gemm_plan *p, const void *bias, const void *scratch
 void gemm_run(const gemm_plan *p, const void *a, const void *b, void *c, const void *bias, void *scratch)
 {
     check_call(p, bias, scratch);
-    assert(!p->spec.ragged && "use gemm_run_rows");
-    run_whole(p, p->spec.m, a, b, c, bias, scratch);
+    assert(!is_ragged(&p->spec) && "use gemm_run_rows or gemm_run_depth");
+    run_whole(p, p->spec.m, p->spec.k, a, b, c, bias, scratch);
 }
 
 void gemm_run_rows(const gemm_plan *p, i64 rows, const void *a, const void *b, void *c, const void *bias,
@@ -336,5 +351,17 @@ void gemm_run_rows(const gemm_plan *p, i64 rows, const void *a, const void *b, v
 {
     check_call(p, bias, scratch);
     assert(p->spec.ragged && rows >= 0 && rows <= p->spec.m);
-    if (rows) run_whole(p, rows, a, b, c, bias, scratch);
+    if (rows) run_whole(p, rows, p->spec.k, a, b, c, bias, scratch);
+}
+
+void gemm_run_depth(const gemm_plan *p, i64 depth, const void *a, const void *b, void *c, void *scratch)
+{
+    const gemm_spec *s = &p->spec;
+    check_call(p, NULL, scratch);
+    assert(s->ragged_depth && depth >= 0 && depth <= s->k);
+    if (depth)
+        run_whole(p, s->m, depth, a, b, c, NULL, scratch);
+    else if (!s->accumulate)
+        for (i64 r = 0; r < s->m; r++)
+            memset((void *)ahead(c, s->c, r * s->ldc), 0, (size_t)s->n * (s->c == GEMM_BF16 ? 2 : 4));
 }

@@ -27,6 +27,7 @@ typedef struct gemm_spec {
     bool accumulate;   // C += instead of C =
     gemm_bias bias;    // [n], added to every row
     bool ragged;       // the number of rows comes with each call (gemm_run_rows), m is its bound
+    bool ragged_depth; // the length of the sums comes with each call (gemm_run_depth), k is its bound
     bool serial;       // for use inside a parallel region: one thread a call, any number of callers at once
     i64 split;         // rows of C in one call of oneDNN; 0: chosen by measurement (gemm.c), m: whole
 } gemm_spec;
@@ -45,6 +46,9 @@ void gemm_run(const gemm_plan *p, const void *a, const void *b, void *c, const v
 /* Runs a `ragged` plan on the first ROWS rows, 0 <= rows <= m. (oneDNN may malloc some MB inside.) */
 void gemm_run_rows(const gemm_plan *p, i64 rows, const void *a, const void *b, void *c, const void *bias,
                    void *scratch);
+/* Runs a `ragged_depth` plan on sums of DEPTH terms, 0 <= depth <= k: the gradient of one expert's weight
+ * over the tokens it was given. Of no term the sum is 0. */
+void gemm_run_depth(const gemm_plan *p, i64 depth, const void *a, const void *b, void *c, void *scratch);
 
 /* "gemm 2048x3072x768 bf16 bf16 -> f32, A^T, accumulated": for messages and listings. */
 const char *gemm_describe(const gemm_spec *spec, char out[160]);

@@ -63,8 +63,10 @@ gemm_widened gemm_widen_in(const gemm_widen *w, const gemm_spec *s, i64 rows, co
 {
     gemm_widened out = {.c = (void *)c, .bias = bias};
     i64 a_rows = s->a_trans ? s->k : rows, a_cols = s->a_trans ? rows : s->k;
+    i64 b_rows = s->b_trans ? s->n : s->k,
+        b_cols = s->b_trans ? s->k : s->n; // S.k may be less than W was laid for
     out.a = widen(&w->a, a_rows, a_cols, a, s->lda, s->serial, scratch);
-    out.b = widen(&w->b, w->b.rows, w->b.cols, b, s->ldb, s->serial, scratch);
+    out.b = widen(&w->b, b_rows, b_cols, b, s->ldb, s->serial, scratch);
     if (s->bias == GEMM_BIAS_BF16) out.bias = widen(&w->bias, 1, s->n, bias, s->n, true, scratch);
     if (s->c == GEMM_F32) return out;
     out.c = (char *)scratch + w->c.at;
