@@ -84,11 +84,13 @@ tensor *residual_open(model_builder *b, residual *r, branch which);          // 
 void residual_close(model_builder *b, residual *r, branch which, tensor *y); // takes its output
 tensor *residual_end(model_builder *b, residual *r);
 
-tensor *position_rotate(model_builder *b, tensor *x, i64 heads); // position.c: q and k
-tensor *position_embed(model_builder *b, tensor *x);             // position.c: the embedding
-tensor *attention_slot(model_builder *b, tensor *x);             // attention.c
-tensor *ffn_slot(model_builder *b, tensor *x);                   // ffn.c
-tensor *embedding_slot(model_builder *b);                        // embedding.c
-void head_slot(model_builder *b, tensor *h);                     // head.c
-tensor *embedding_table(model_builder *b);                       // embedding.c: the tied matrix
-tensor *dropout(model_builder *b, tensor *x);                    // block.c
+tensor *position_rotate(model_builder *b, tensor *x, i64 heads);       // position.c: q and k
+tensor *position_embed(model_builder *b, tensor *x);                   // position.c: the embedding
+tensor *attention_slot(model_builder *b, tensor *x);                   // attention.c
+tensor *ffn_slot(model_builder *b, tensor *x);                         // ffn.c
+tensor *ffn_activate(model_builder *b, bool gated, tensor *h);         // ffn.c: what stands between the maps
+tensor *ffn_dense(model_builder *b, bool gated, i64 width, tensor *x); // ffn.c: maps, activation, map
+tensor *embedding_slot(model_builder *b);                              // embedding.c
+void head_slot(model_builder *b, tensor *h);                           // head.c
+tensor *embedding_table(model_builder *b);                             // embedding.c: the tied matrix
+tensor *dropout(model_builder *b, tensor *x);                          // block.c

@@ -23,29 +23,23 @@ static i64 inner_width(const model_builder *b, bool gated)
     return given > 0 ? given : gated ? base : base * 3 / 2;
 }
 
-static double kind_of(const model_builder *b)
+/* The function between the maps: gated halves H's width, [gate | up]. */
+tensor *ffn_activate(model_builder *b, bool gated, tensor *h)
 {
-    return (double)activation_find(config_text_at(b->c, b->layer, "model.ffn.activation"));
+    double kind = (double)activation_find(config_text_at(b->c, b->layer, "model.ffn.activation"));
+    return g_out(g_node(b->g, gated ? OP_gated : OP_activation, IN(h), WITH({"kind", kind})), 0);
 }
 
-static tensor *gated(model_builder *b, tensor *x)
+tensor *ffn_dense(model_builder *b, bool gated, i64 width, tensor *x)
 {
-    i64 f = inner_width(b, true);
     bool bias = of_is(b, "model.bias", "true");
-    linear_map in = {2, {"gate", "up"}, {f, f}, PART_IN, bias},
-               out = {1, {"down"}, {b->width}, PART_FFN_OUT, bias};
-    tensor *h = linear_slot(b, &in, x);
-    return linear_slot(b, &out, g_out(g_node(b->g, OP_gated, IN(h), WITH({"kind", kind_of(b)})), 0));
+    linear_map in = {1, {"up"}, {width}, PART_IN, bias}, out = {1, {"down"}, {b->width}, PART_FFN_OUT, bias};
+    if (gated) in = (linear_map){2, {"gate", "up"}, {width, width}, PART_IN, bias};
+    return linear_slot(b, &out, ffn_activate(b, gated, linear_slot(b, &in, x)));
 }
 
-static tensor *mlp(model_builder *b, tensor *x)
-{
-    i64 f = inner_width(b, false);
-    bool bias = of_is(b, "model.bias", "true");
-    linear_map in = {1, {"up"}, {f}, PART_IN, bias}, out = {1, {"down"}, {b->width}, PART_FFN_OUT, bias};
-    tensor *h = linear_slot(b, &in, x);
-    return linear_slot(b, &out, g_out(g_node(b->g, OP_activation, IN(h), WITH({"kind", kind_of(b)})), 0));
-}
+static tensor *gated(model_builder *b, tensor *x) { return ffn_dense(b, true, inner_width(b, true), x); }
+static tensor *mlp(model_builder *b, tensor *x) { return ffn_dense(b, false, inner_width(b, false), x); }
 
 static tensor *(*const kinds[])(model_builder *b, tensor *x) = {gated, mlp};
 
