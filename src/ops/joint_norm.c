@@ -34,7 +34,7 @@ static status infer_joined(op_build *b)
 {
     TRY(need(b, same_shape(b->n->in[0], b->n->in[1]), "stream and branch differ in shape"));
     TRY(out_like(b, 0, b->n->in[0]));
-    return out_act(b, 1, b->n->in[0]);
+    return norm_y(b, 1, b->n->in[0]);
 }
 
 /* ---- joint_rms_norm */
@@ -68,11 +68,12 @@ static void rms_cpu(const op_call *c)
 {
     i64 heads = (i64)attr(c->node, "heads"), n = c->in[0].n / heads;
     float eps = (float)attr(c->node, "eps");
+    bool native = is_native(c);
 #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < c->in[0].rows; r++) {
         const float *h = joined(c, r);
         float *y = row_out(c, 1, r), *s = (float *)c->out[2].p + r * heads;
-        for (i64 k = 0; k < heads; k++) s[k] = row_rms(y + k * n, h + k * n, c->in[2].p, eps, n);
+        for (i64 k = 0; k < heads; k++) s[k] = row_rms(y + k * n, h + k * n, c->in[2].p, eps, native, n);
         row_done(c, 1, r, y);
     }
 }
@@ -84,6 +85,7 @@ static const op_case rms_cases[] = {
     {"no gain", "x=33x129 b=33x129 f32 bf16 tol.bf16=0.0078"},
     {"weighted", "x=33x129 b=33x129 gain=129 a=0.8 c=-1.7 f32 bf16 tol.bf16=0.0078"},
     {"heads", "x=33x256 b=33x256 gain=64 heads=4 f32 bf16 tol.bf16=0.0078"},
+    {"native statistics", "x=33x129 b=33x129 gain=129 native=1 bf16 tol.bf16=0.0156"},
     {"one value", "x=3x1 b=3x1 gain=1 f32"},
     {"zero rows", "x=4x64 b=4x64 gain=64 fill.x=zero fill.b=zero f32 bf16"},
     {"exact", "x=4x64 b=4x64 eps=0 fill.x=pm2 fill.b=zero f32 bf16 tol=0"}, // |h| = 2, so y = +-1
@@ -101,7 +103,9 @@ OP_DEF(joint_rms_norm) = {
     .attrs = {{"a", 1, -1e9, 1e9, "factor of the stream"},
               {"c", 1, -1e9, 1e9, "factor of the branch"},
               {"eps", 1e-5, 0, 1, "added to the mean square"},
-              {"heads", 1, 1, 65536, "groups a row is normalised in"}},
+              {"heads", 1, 1, 65536, "groups a row is normalised in"},
+              AS_X_ATTR,
+              NATIVE_ATTR},
     .replaces = {"h = joint(x, b); y, s = rms_norm(h, gain)"},
     .inplace = 1,
     .infer = rms_infer,
@@ -115,22 +119,25 @@ OP_DEF(joint_rms_norm) = {
 static status layer_infer(op_build *b)
 {
     const tensor *x = b->n->in[0];
+    i64 heads = (i64)attr(b->n, "heads"), n = cols(x);
+    TRY(need(b, n % heads == 0, "rows of %lld do not divide into %lld heads", (long long)n,
+             (long long)heads));
     for (int i = 2; i < 4; i++) {
         const tensor *t = b->n->in[i];
-        TRY(need(b, !t || (t->ndim == 1 && t->dim[0] == cols(x)), "%s must be [%lld]",
-                 i == 2 ? "gain" : "bias", (long long)cols(x)));
+        TRY(need(b, !t || (t->ndim == 1 && t->dim[0] == n / heads), "%s must be [%lld]",
+                 i == 2 ? "gain" : "bias", (long long)(n / heads)));
     }
     TRY(infer_joined(b));
-    TRY(out_shape(b, 2, DT_F32, 2, (i64[]){rows_of(x), 1}));
-    return out_shape(b, 3, DT_F32, 2, (i64[]){rows_of(x), 1});
+    TRY(out_shape(b, 2, DT_F32, 2, (i64[]){rows_of(x), heads}));
+    return out_shape(b, 3, DT_F32, 2, (i64[]){rows_of(x), heads});
 }
 
 static void layer_reference(const op_call64 *c)
 {
-    i64 n = cols(c->node->in[0]);
+    i64 heads = (i64)attr(c->node, "heads"), n = cols(c->node->in[0]) / heads;
     const double *gain = c->in[2], *bias = c->in[3];
     joined64(c);
-    for (i64 r = 0; r < rows_of(c->node->in[0]); r++) {
+    for (i64 r = 0; r < rows_of(c->node->in[0]) * heads; r++) {
         const double *h = c->out[0] + r * n;
         double mean = 0, variance = 0;
         for (i64 j = 0; j < n; j++) mean += h[j];
@@ -145,13 +152,16 @@ static void layer_reference(const op_call64 *c)
 
 static void layer_cpu(const op_call *c)
 {
+    i64 heads = (i64)attr(c->node, "heads"), n = c->in[0].n / heads;
     float eps = (float)attr(c->node, "eps");
+    bool native = is_native(c);
 #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < c->in[0].rows; r++) {
         const float *h = joined(c, r);
-        float *y = row_out(c, 1, r), *m = (float *)c->out[2].p, *s = (float *)c->out[3].p;
-        row_layer(y, h, c->in[2].p, c->in[3].p, eps, c->in[0].n, m + r * c->out[2].stride,
-                  s + r * c->out[3].stride);
+        float *y = row_out(c, 1, r);
+        float *m = (float *)c->out[2].p + r * heads, *s = (float *)c->out[3].p + r * heads;
+        for (i64 k = 0; k < heads; k++)
+            row_layer(y + k * n, h + k * n, c->in[2].p, c->in[3].p, eps, native, n, m + k, s + k);
         row_done(c, 1, r, y);
     }
 }
@@ -164,6 +174,8 @@ static const op_case layer_cases[] = {
     {"no gain", "x=33x256 b=33x256 bias=256 f32 bf16 tol.bf16=0.0078"},
     {"bare", "x=9x96 b=9x96 f32 bf16 tol.bf16=0.0078"},
     {"weighted", "x=33x129 b=33x129 gain=129 bias=129 a=0.8 c=-1.7 f32 bf16 tol.bf16=0.0078"},
+    {"heads", "x=33x256 b=33x256 gain=64 bias=64 heads=4 f32 bf16 tol.bf16=0.0078"},
+    {"native statistics", "x=33x129 b=33x129 gain=129 bias=129 native=1 bf16 tol.bf16=0.0156"},
     {"one value", "x=3x1 b=3x1 gain=1 bias=1 f32"},
     {"exact", "x=4x64 b=4x64 gain=64 bias=64 eps=0.25 fill.x=one fill.b=one fill.gain=ints fill.bias=ints "
               "f32 bf16 tol=0"},
@@ -176,15 +188,18 @@ OP_DEF(joint_layer_norm) = {
     .brief = "h = a x + c b, y = gain (h - m) s + bias, m = mean h, s = (mean (h - m)^2 + eps)^(-1/2)",
     .in = {{"x", "[rows, n]"},
            {"b", "[rows, n]"},
-           {"gain", "[n]", ARG_F32, .optional = true, .fill = "around1"},
-           {"bias", "[n]", ARG_F32, .optional = true}},
+           {"gain", "[n/heads]", ARG_F32, .optional = true, .fill = "around1"},
+           {"bias", "[n/heads]", ARG_F32, .optional = true}},
     .out = {{"h", "[rows, n]"},
             {"y", "[rows, n]"},
-            {"mean", "[rows, 1]", ARG_F32, .fixed = true},
-            {"s", "[rows, 1]", ARG_F32, .fixed = true}},
+            {"mean", "[rows, heads]", ARG_F32, .fixed = true},
+            {"s", "[rows, heads]", ARG_F32, .fixed = true}},
     .attrs = {{"a", 1, -1e9, 1e9, "factor of the stream"},
               {"c", 1, -1e9, 1e9, "factor of the branch"},
-              {"eps", 1e-5, 0, 1, "added to the variance"}},
+              {"eps", 1e-5, 0, 1, "added to the variance"},
+              {"heads", 1, 1, 65536, "groups a row is normalised in"},
+              AS_X_ATTR,
+              NATIVE_ATTR},
     .replaces = {"h = joint(x, b); y, mean, s = layer_norm(h, gain, bias)"},
     .inplace = 1,
     .infer = layer_infer,

@@ -1,9 +1,10 @@
 /* layer_norm: give every row mean 0 and variance 1, then a gain and a bias.
  *
- *   y  = gain z + bias,   z = (x - m) s,   m = mean x,   s = (mean (x - m)^2 + eps)^(-1/2)     x, y [rows, n]
- *   dx = s (g - mean g - z mean(g z)),  g = gain dy       dm/dx_j = 1/n, ds/dx_j = -s^3 (x_j - m) / n
- *   dgain = sum over rows of dy z,  dbias = sum over rows of dy
- *   dx += add, the gradient that comes along the skip path, where the rewrites put it (graph/rewrite.h)
+ *   y  = gain z + bias,   z = (x - m) s,   m = mean x,   s = (mean (x - m)^2 + eps)^(-1/2)     x, y [rows,
+ * n]; means over groups of n/heads, whose gain and bias the heads share dx = s (g - mean g - z mean(g z)),  g
+ * = gain dy       dm/dx_j = 1/n, ds/dx_j = -s^3 (x_j - m) / n dgain = sum over rows of dy z,  dbias = sum
+ * over rows of dy dx += add, the gradient that comes along the skip path, where the rewrites put it
+ * (graph/rewrite.h)
  *
  * Source:   Ba, Kiros and Hinton, arXiv:1607.06450; eps inside the root and variance over n (not n - 1), as
  * usual. Numerics: f32. Two passes over the row, since mean x^2 - m^2 cancels for a stream with a large mean.
@@ -19,14 +20,17 @@
 static status infer(op_build *b)
 {
     const tensor *x = b->n->in[0];
+    i64 heads = (i64)attr(b->n, "heads"), n = cols(x);
+    TRY(need(b, n % heads == 0, "rows of %lld do not divide into %lld heads", (long long)n,
+             (long long)heads));
     for (int i = 1; i < 3; i++) {
         const tensor *t = b->n->in[i];
-        TRY(need(b, !t || (t->ndim == 1 && t->dim[0] == cols(x)), "%s must be [%lld]",
-                 i == 1 ? "gain" : "bias", (long long)cols(x)));
+        TRY(need(b, !t || (t->ndim == 1 && t->dim[0] == n / heads), "%s must be [%lld]",
+                 i == 1 ? "gain" : "bias", (long long)(n / heads)));
     }
-    TRY(out_act(b, 0, x));
-    TRY(out_shape(b, 1, DT_F32, 2, (i64[]){rows_of(x), 1}));
-    return out_shape(b, 2, DT_F32, 2, (i64[]){rows_of(x), 1});
+    TRY(norm_y(b, 0, x));
+    TRY(out_shape(b, 1, DT_F32, 2, (i64[]){rows_of(x), heads}));
+    return out_shape(b, 2, DT_F32, 2, (i64[]){rows_of(x), heads});
 }
 
 static void vjp(graph *g, const node *op, tensor *const *dout, tensor **din)
@@ -38,9 +42,9 @@ static void vjp(graph *g, const node *op, tensor *const *dout, tensor **din)
 
 static void reference(const op_call64 *c)
 {
-    i64 n = cols(c->node->in[0]);
+    i64 heads = (i64)attr(c->node, "heads"), n = cols(c->node->in[0]) / heads;
     const double *x = c->in[0], *gain = c->in[1], *bias = c->in[2];
-    for (i64 r = 0; r < rows_of(c->node->in[0]); r++, x += n) {
+    for (i64 r = 0; r < rows_of(c->node->in[0]) * heads; r++, x += n) {
         double m = 0, variance = 0, s;
         for (i64 j = 0; j < n; j++) m += x[j] / (double)n;
         for (i64 j = 0; j < n; j++) variance += (x[j] - m) * (x[j] - m) / (double)n;
@@ -54,12 +58,16 @@ static void reference(const op_call64 *c)
 
 static void cpu(const op_call *c)
 {
+    i64 heads = (i64)attr(c->node, "heads"), n = c->in[0].n / heads;
     float eps = (float)attr(c->node, "eps");
+    bool native = is_native(c);
 #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < c->in[0].rows; r++) {
-        float *y = row_out(c, 0, r), *m = (float *)c->out[1].p, *s = (float *)c->out[2].p;
-        row_layer(y, row_in(c, 0, r), c->in[1].p, c->in[2].p, eps, c->in[0].n, m + r * c->out[1].stride,
-                  s + r * c->out[2].stride);
+        const float *x = row_in(c, 0, r);
+        float *y = row_out(c, 0, r);
+        float *m = (float *)c->out[1].p + r * heads, *s = (float *)c->out[2].p + r * heads;
+        for (i64 h = 0; h < heads; h++)
+            row_layer(y + h * n, x + h * n, c->in[1].p, c->in[2].p, eps, native, n, m + h, s + h);
         row_done(c, 0, r, y);
     }
 }
@@ -74,6 +82,9 @@ static const op_case cases[] = {
     {"one row", "x=1x17 gain=17 bias=17 f32 bf16"},
     {"one value", "x=3x1 gain=1 bias=1 f32"},
     {"vector tail", "x=5x129 gain=129 bias=129 f32 bf16"},
+    {"heads", "x=33x256 gain=64 bias=64 heads=4 f32 bf16"},
+    {"native statistics", "x=33x129 gain=129 bias=129 native=1 bf16 tol.bf16=0.0117"},
+    {"as the stream", "x=9x64 gain=64 as_x=1 f32 bf16"},
     {"large eps", "x=7x64 gain=64 bias=64 eps=0.01 f32"},
     {"outlier", "x=4x64 gain=64 bias=64 fill.x=big f32 bf16 grad=0"},
     {"bench", "x=2048x768 gain=768 bias=768 bf16 bench"},
@@ -114,11 +125,9 @@ static const op_law laws[] = {
     {0},
 };
 
-#define NORM_ATTRS                                                                                           \
+#define HEADS_ATTR                                                                                           \
     {                                                                                                        \
-        {                                                                                                    \
-            "eps", 1e-5, 0, 1, "added to the variance"                                                       \
-        }                                                                                                    \
+        "heads", 1, 1, 65536, "groups a row is normalised in"                                                \
     }
 
 OP_DEF(layer_norm) = {
@@ -126,12 +135,12 @@ OP_DEF(layer_norm) = {
     .brief = "y = gain (x - m) s + bias, m = mean x, s = (mean (x - m)^2 + eps)^(-1/2)",
     .source = "Ba, Kiros and Hinton, arXiv:1607.06450",
     .in = {{"x", "[rows, n]"},
-           {"gain", "[n]", ARG_F32, .optional = true, .fill = "around1"},
-           {"bias", "[n]", ARG_F32, .optional = true}},
+           {"gain", "[n/heads]", ARG_F32, .optional = true, .fill = "around1"},
+           {"bias", "[n/heads]", ARG_F32, .optional = true}},
     .out = {{"y", "[rows, n]"},
-            {"mean", "[rows, 1]", ARG_F32, .fixed = true},
-            {"s", "[rows, 1]", ARG_F32, .fixed = true}},
-    .attrs = NORM_ATTRS,
+            {"mean", "[rows, heads]", ARG_F32, .fixed = true},
+            {"s", "[rows, heads]", ARG_F32, .fixed = true}},
+    .attrs = {{"eps", 1e-5, 0, 1, "added to the variance"}, HEADS_ATTR, AS_X_ATTR, NATIVE_ATTR},
     .flags = OP_CHEAP,
     .infer = infer,
     .vjp = vjp,
@@ -148,6 +157,7 @@ enum { SHARES = 3 };
 static status grad_infer(op_build *b)
 {
     const tensor *x = b->n->in[0], *add = b->n->in[6];
+    TRY(need(b, cols(x) % (i64)attr(b->n, "heads") == 0, "rows do not divide into heads"));
     TRY(need(b, !add || same_shape(x, add), "add must have the shape of x"));
     TRY(out_like(b, 0, x));
     for (int i = 1; i < 3; i++)
@@ -157,13 +167,13 @@ static status grad_infer(op_build *b)
 
 static void grad_reference(const op_call64 *c)
 {
-    i64 n = cols(c->node->in[0]);
+    i64 heads = (i64)attr(c->node, "heads"), n = cols(c->node->in[0]) / heads;
     const double *x = c->in[0], *gain = c->in[1], *m = c->in[3], *s = c->in[4], *dy = c->in[5];
     const double *add = c->in[6];
     double *dx = c->out[0], *dgain = c->out[1], *dbias = c->out[2];
     if (dgain) memset(dgain, 0, sizeof(double) * (size_t)n);
     if (dbias) memset(dbias, 0, sizeof(double) * (size_t)n);
-    for (i64 r = 0; r < rows_of(c->node->in[0]); r++, x += n, dy += n, dx += n) {
+    for (i64 r = 0; r < rows_of(c->node->in[0]) * heads; r++, x += n, dy += n, dx += n) {
         double mean_g = 0, mean_gz = 0;
         for (i64 j = 0; j < n; j++) {
             double z = (x[j] - m[r]) * s[r], g = (gain ? gain[j] : 1) * dy[j];
@@ -226,9 +236,8 @@ static void gather(const op_call *c, int output, const float *partial, int threa
 
 static void grad_cpu(const op_call *c)
 {
-    i64 n = c->in[0].n;
+    i64 heads = (i64)attr(c->node, "heads"), n = c->in[0].n / heads;
     float *partial = (float *)call_scratch(c);
-    const float *mean = c->in[3].p, *s = c->in[4].p;
     int threads = 1;
 #pragma omp parallel num_threads(c->threads)
     {
@@ -241,9 +250,13 @@ static void grad_cpu(const op_call *c)
         part(c->in[0].rows, thread_index(), omp_get_num_threads(), &first, &last);
         for (i64 r = first; r < last; r++) {
             float *dx = row_out(c, 0, r), *row = c->in[6].p ? own : dx;
-            grad_row(row, row_in(c, 0, r), row_in(c, 5, r), c->in[1].p, dgain, c->out[2].p ? dbias : NULL,
-                     mean[r * c->in[3].stride], s[r * c->in[4].stride], n);
-            if (row == own) row_add(dx, own, row_in(c, 6, r), c->out[0].dtype == DT_BF16, n);
+            const float *x = row_in(c, 0, r), *dy = row_in(c, 5, r);
+            const float *mean = (const float *)c->in[3].p + r * heads;
+            const float *s = (const float *)c->in[4].p + r * heads;
+            for (i64 h = 0; h < heads; h++)
+                grad_row(row + h * n, x + h * n, dy + h * n, c->in[1].p, dgain, c->out[2].p ? dbias : NULL,
+                         mean[h], s[h], n);
+            if (row == own) row_add(dx, own, row_in(c, 6, r), c->out[0].dtype == DT_BF16, heads * n);
             row_done(c, 0, r, dx);
         }
     }
@@ -259,6 +272,7 @@ static const op_case grad_cases[] = {
     {"no bias", "x=9x129 gain=129 mean=9x1 s=9x1 dy=9x129 f32 bf16"},
     {"no gain", "x=9x129 bias=129 mean=9x1 s=9x1 dy=9x129 f32 bf16"},
     {"bare", "x=33x64 mean=33x1 s=33x1 dy=33x64 f32 bf16"},
+    {"heads", "x=33x256 gain=64 bias=64 mean=33x4 s=33x4 dy=33x256 heads=4 f32 bf16"},
     {"one value", "x=3x1 gain=1 bias=1 mean=3x1 s=3x1 dy=3x1 f32"},
     {"add", "x=64x768 gain=768 bias=768 mean=64x1 s=64x1 dy=64x768 add=64x768 f32 bf16 tol.bf16=0.0078"},
     {"add, bare", "x=33x129 mean=33x1 s=33x1 dy=33x129 add=33x129 f32 bf16 tol.bf16=0.0078"},
@@ -273,16 +287,16 @@ OP_DEF(layer_norm_grad) = {
     .replaces = {"d, dgain, dbias = layer_norm_grad(x, gain, bias, mean, s, dy); dx = sum(add, d)",
                  "d, dgain, dbias = layer_norm_grad(x, gain, bias, mean, s, dy); dx = sum(d, add)"},
     .in = {{"x", "[rows, n]"},
-           {"gain", "[n]", ARG_F32, .optional = true, .fill = "around1"},
-           {"bias", "[n]", ARG_F32, .optional = true},
-           {"mean", "[rows, 1]", ARG_F32},
-           {"s", "[rows, 1]", ARG_F32, .fill = "positive"},
+           {"gain", "[n/heads]", ARG_F32, .optional = true, .fill = "around1"},
+           {"bias", "[n/heads]", ARG_F32, .optional = true},
+           {"mean", "[rows, heads]", ARG_F32},
+           {"s", "[rows, heads]", ARG_F32, .fill = "positive"},
            {"dy", "[rows, n]"},
            {"add", "[rows, n]", .optional = true}},
     .out = {{"dx", "[rows, n]"},
-            {"dgain", "[n]", ARG_F32, .optional = true},
-            {"dbias", "[n]", ARG_F32, .optional = true}},
-    .attrs = NORM_ATTRS,
+            {"dgain", "[n/heads]", ARG_F32, .optional = true},
+            {"dbias", "[n/heads]", ARG_F32, .optional = true}},
+    .attrs = {HEADS_ATTR},
     .flags = OP_ACCUMULATES,
     .inplace = 7, // dx over add
     .infer = grad_infer,

@@ -20,6 +20,16 @@
     OP(joint)                                                                                                \
     OP(joint_rms_norm)                                                                                       \
     OP(joint_layer_norm)                                                                                     \
+    OP(crms_norm)                                                                                            \
+    OP(crms_norm_grad)                                                                                       \
+    OP(l1_norm)                                                                                              \
+    OP(l1_norm_grad)                                                                                         \
+    OP(dyt)                                                                                                  \
+    OP(dyt_grad)                                                                                             \
+    OP(bhyt)                                                                                                 \
+    OP(bhyt_grad)                                                                                            \
+    OP(affine)                                                                                               \
+    OP(affine_grad)                                                                                          \
     OP(scale)                                                                                                \
     OP(cast)                                                                                                 \
     OP(embedding)                                                                                            \

@@ -2,11 +2,11 @@
  * ones, so that a fused row has the bits of its sequence.
  *
  *     row_join(h, x, b, 1, 1, n);
- *     s[r] = row_rms(y, h, gain, eps, n);
+ *     s[r] = row_rms(y, h, gain, eps, native, n);
  *
  * noinline: inlined into different loops, the compiler might contract products differently. */
 #pragma once
-#include "ops/op.h"
+#include "ops/norm_ops.h"
 #include <math.h>
 
 #define ROW static __attribute__((noinline, unused))
@@ -23,13 +23,14 @@ ROW void row_join(float *y, const float *x, const float *b, float a, float c, i6
     }
 }
 
-/* y = gain x s; returns s = (mean x^2 + eps)^(-1/2). GAIN may be NULL. */
-ROW float row_rms(float *restrict y, const float *restrict x, const float *restrict gain, float eps, i64 n)
+/* y = gain x s; returns s = (mean x^2 + eps)^(-1/2), rounded to bf16 if NATIVE. GAIN may be NULL. */
+ROW float row_rms(float *restrict y, const float *restrict x, const float *restrict gain, float eps,
+                  bool native, i64 n)
 {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (i64 j = 0; j < n; j++) sum += x[j] * x[j];
-    float s = 1 / sqrtf(sum / (float)n + eps);
+    float s = kept(1 / sqrtf(kept(sum / (float)n, native) + eps), native);
     if (gain)
         for (i64 j = 0; j < n; j++) y[j] = x[j] * s * gain[j];
     else
@@ -54,7 +55,7 @@ ROW void row_affine(float *restrict y, const float *restrict x, const float *res
 /* The layer norm of a row: *mean and *s are saved. The second pass also measures what rounding left in the
  * first one's mean. */
 ROW void row_layer(float *restrict y, const float *restrict x, const float *restrict gain,
-                   const float *restrict bias, float eps, i64 n, float *mean, float *s)
+                   const float *restrict bias, float eps, bool native, i64 n, float *mean, float *s)
 {
     float sum = 0, rest = 0, square = 0;
 #pragma omp simd reduction(+ : sum)
@@ -68,8 +69,9 @@ ROW void row_layer(float *restrict y, const float *restrict x, const float *rest
     }
     rest /= (float)n;
     float variance = square / (float)n - rest * rest;
-    *mean = m + rest;
-    *s = 1 / sqrtf((variance > 0 ? variance : variance * 0) + eps); // NaN stays
+    *mean = kept(m + rest, native);
+    *s = kept(1 / sqrtf((variance > 0 ? variance : variance * 0) + eps), native); // NaN stays
+    if (native) m = *mean, rest = 0;
     row_affine(y, x, gain, bias, m, rest, *s, n);
 }
 

@@ -23,7 +23,7 @@ static status infer(op_build *b)
              (long long)heads));
     TRY(need(b, !gain || (gain->ndim == 1 && gain->dim[0] == n / heads), "gain must be [%lld]",
              (long long)(n / heads)));
-    TRY(out_act(b, 0, x));
+    TRY(norm_y(b, 0, x));
     return out_shape(b, 1, DT_F32, 2, (i64[]){rows_of(x), heads});
 }
 
@@ -54,11 +54,12 @@ static void cpu(const op_call *c)
     i64 heads = (i64)attr(c->node, "heads"), n = c->in[0].n / heads;
     float eps = (float)attr(c->node, "eps");
     const float *gain = c->in[1].p;
+    bool native = is_native(c);
 #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < c->in[0].rows; r++) {
         const float *x = row_in(c, 0, r);
         float *y = row_out(c, 0, r), *s = (float *)c->out[1].p + r * heads;
-        for (i64 h = 0; h < heads; h++) s[h] = row_rms(y + h * n, x + h * n, gain, eps, n);
+        for (i64 h = 0; h < heads; h++) s[h] = row_rms(y + h * n, x + h * n, gain, eps, native, n);
         row_done(c, 0, r, y);
     }
 }
@@ -74,6 +75,9 @@ static const op_case cases[] = {
     {"large eps", "x=7x64 gain=64 eps=0.01 f32"},
     {"zero rows", "x=4x64 gain=64 fill.x=zero f32 bf16"},
     {"outlier", "x=4x64 gain=64 fill.x=big f32 bf16 grad=0"},
+    {"native statistics", "x=33x256 gain=64 heads=4 native=1 bf16 tol.bf16=0.0117"},
+    {"as the stream", "x=9x64 gain=64 as_x=1 f32 bf16"},
+    {"exact, native", "x=4x64 eps=0 native=1 fill.x=pm2 bf16 tol=0"},
     {"exact", "x=4x64 eps=0 fill.x=pm2 f32 bf16 tol=0"}, // |x| = 2 everywhere, so y = +-1 to the bit
     {0},
 };
@@ -103,21 +107,16 @@ static const op_law laws[] = {
     {0},
 };
 
-#define NORM_ATTRS                                                                                           \
-    {                                                                                                        \
-        {"eps", 1e-5, 0, 1, "added to the mean square"},                                                     \
-        {                                                                                                    \
-            "heads", 1, 1, 65536, "groups a row is normalised in"                                            \
-        }                                                                                                    \
-    }
-
 OP_DEF(rms_norm) = {
     .name = "rms_norm",
     .brief = "y = gain x s, s = (mean x^2 + eps)^(-1/2), over rows or heads",
     .source = "Zhang and Sennrich, arXiv:1910.07467",
     .in = {{"x", "[rows, n]"}, {"gain", "[n/heads]", ARG_F32, .optional = true, .fill = "around1"}},
     .out = {{"y", "[rows, n]"}, {"s", "[rows, heads]", ARG_F32, .fixed = true}},
-    .attrs = NORM_ATTRS,
+    .attrs = {{"eps", 1e-5, 0, 1, "added to the mean square"},
+              {"heads", 1, 1, 65536, "groups a row is normalised in"},
+              AS_X_ATTR,
+              NATIVE_ATTR},
     .flags = OP_CHEAP,
     .infer = infer,
     .vjp = vjp,
@@ -274,7 +273,7 @@ OP_DEF(rms_norm_grad) = {
            {"dy", "[rows, n]"},
            {"add", "[rows, n]", .optional = true}},
     .out = {{"dx", "[rows, n]"}, {"dgain", "[n/heads]", ARG_F32, .optional = true}},
-    .attrs = NORM_ATTRS,
+    .attrs = {{"heads", 1, 1, 65536, "groups a row is normalised in"}},
     .flags = OP_ACCUMULATES,
     .inplace = 5, // dx over add
     .infer = grad_infer,
