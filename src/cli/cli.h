@@ -17,6 +17,7 @@
     VERB(plan, "say what a run will need")                                                                   \
     VERB(graph, "print the graph of a training step")                                                        \
     VERB(bench, "measure the machine's peaks and a training step's share of them")                           \
+    VERB(lab, "try methods together")                                                                        \
     VERB(dump, "write down logits, loss and gradients on given tokens")                                      \
     VERB(op, "list, check, time and evaluate operations")
 #define VERB(name, help) status verb_##name(int argc, char **argv);

@@ -15,6 +15,7 @@ typedef struct method_row {
     const char *settings; // "model.residual.kind=frac model.residual.streams=4", on a model of any size
     const char *against;  // what its cost is compared with, as settings; NULL: the model as it is
     const char *small;    // more settings for the grid's models (2 layers, width 32): sizes of tables, spans
+    bool common;          // one of the at most 20 of which the suite tries all pairs
     double limit;         // of step time with it / without it on llama-135m, 2x1024, bf16; 0: none
 } method_row;
 

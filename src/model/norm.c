@@ -75,11 +75,11 @@ const config_preset norm_presets[] = {
 };
 
 const method_row norm_methods[] = {
-    {"pre_qk", "norm", .settings = "model.norm.preset=pre_qk"},
+    {"pre_qk", "norm", .common = true, .settings = "model.norm.preset=pre_qk"},
     {"post", "norm", .settings = "model.norm.preset=post"},
     {"olmo2", "norm", .settings = "model.norm.preset=olmo2"},
     {"hybrid", "norm", .settings = "model.norm.preset=hybrid"},
-    {"hybrid_star", "norm", .settings = "model.norm.preset=hybrid_star"},
+    {"hybrid_star", "norm", .common = true, .settings = "model.norm.preset=hybrid_star"},
     {0},
 };
 

@@ -27,7 +27,8 @@ const config_key residual_keys[] = {
 };
 
 const method_row residual_methods[] = {
-    {"frac", "residual", .settings = "model.residual.kind=frac model.residual.streams=4", .limit = 1.07},
+    {"frac", "residual", .common = true, .settings = "model.residual.kind=frac model.residual.streams=4",
+     .limit = 1.07},
     {"frac_static", "residual",
      .settings = "model.residual.kind=frac model.residual.streams=4 model.residual.dynamic=false"},
     {0},
