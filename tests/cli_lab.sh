@@ -29,6 +29,14 @@ refused 2 "keel: lab matrix: no pair is left to try" matrix --only frac --only f
 grep -q '^{"a":"pre_qk","b":"frac","outcome":"ok","reason":"","slope":' "$work/out" || complain "lab matrix: no such pair"
 [ "$(wc -l <"$work/out")" = 1 ] || complain "lab matrix of a pair: not one cell"
 
+# ---- schedules: a line each; settings apply to all
+"$keel" lab schedules --steps 100 --out "$work/page.html" >"$work/out" 2>"$work/err" || complain "lab schedules failed"
+grep -qE '^linear +1.0000 +0.9182 +0.7818 +0.5545 +0.3273 +0.1909 +0.1091 +0.5590$' "$work/out" || complain "lab schedules: linear"
+grep -q '<svg' "$work/page.html" || complain "lab schedules: no curve drawn"
+"$keel" lab schedules --json train.schedule.warmup="0 steps" >"$work/out" 2>"$work/err" || complain "lab schedules --json failed"
+grep -q '^{"name":"linear","mean":0.55045,"at":\[1.0,0.91,0.775,0.55,0.325,0.19,0.1009\]}$' "$work/out" || complain "lab schedules --json"
+refused 2 "keel lab schedules: 'wsd': expected KEY=VALUE" schedules wsd
+
 "$keel" lab matrix --markdown >"$work/out" 2>"$work/err" || complain "lab matrix: a pair failed"
 sed -n '/^<!-- keel lab matrix --markdown -->$/,/^<!-- end -->$/p' docs/methods.md | sed '1d;$d' >"$work/page"
 cmp -s "$work/out" "$work/page" || complain "docs/methods.md: the grid is out of date: keel lab matrix --markdown"

@@ -255,19 +255,22 @@ static void test_kinds(void **state)
 {
     (void)state;
     bad("train:\n  schedule:\n    phi: 2\n    kind: linear\n",
-        "c.yaml:3: train.schedule.phi belongs to train.schedule.kind uba, and that is linear; choose it or "
+        "c.yaml:3: train.schedule.phi belongs to train.schedule.kind uba or piecewise, and that is linear; "
+        "choose it or "
         "remove the "
         "key");
     bad("train:\n  schedule: {kind: constant, floor: 0}\n",
-        "c.yaml:2: train.schedule.floor belongs to train.schedule.kind cosine or linear or uba, and that is "
-        "constant; "
+        "c.yaml:2: train.schedule.floor belongs to train.schedule.kind cosine or linear or uba or wsd "
+        "or poly or exponential or rex or cyclic or cosine_cycles or cosine_then_const or infinite or jagged "
+        "or "
+        "piecewise, and that is constant; "
         "choose it or remove the key");
     config *c = good_with("train: {schedule: {kind: uba, phi: 2}}\n", "train.schedule.kind=linear");
     assert_string_equal(config_text(c, "train.schedule.phi"), "0.5"); // the replaced kind's key fell back
     check_round_trip(c);
     config_close(c);
     bad_override("train.schedule.phi=2",
-                 "command line: train.schedule.phi belongs to train.schedule.kind uba, and "
+                 "command line: train.schedule.phi belongs to train.schedule.kind uba or piecewise, and "
                  "that is cosine; choose it or remove the key");
 }
 

@@ -127,14 +127,96 @@ static void test_golden(void **state)
         {"kind: uba, phi: 5", {1, .729841, .357143, .157800, .100001}},
         {"kind: uba, phi: 10", {1, .584427, .250000, .129859, .100001}},
         {"kind: constant", {1, 1, 1, 1, 1}},
+        {"kind: rex", {1, .871429, .700000, .460000, .101998}},
+        {"kind: poly, power: 2", {1, .606250, .325000, .156250, .100001}},
+        {"kind: poly, power: 1", {1, .775000, .550000, .325000, .101000}},
+        {"kind: inv_sqrt", {.995037, .553849, .426014, .358979, .316228}},
+        // 0.1 + 0.9 exp(-2 x): x = 0, 1/4, 1/2, 3/4, 0.99889
+        {"kind: exponential, rate: 2", {1, .645878, .431091, .300817, .222073}},
+        {"kind: step, milestones: [32%, 60%], gamma: 0.5", {1, .5, .5, .25, .25}},
+        {"kind: table, points: [{at: 100 steps, lr: 1}, {at: 550 steps, lr: 0.5}, {at: 775 steps, lr: 0.1}]",
+         {1, .75, .5, .1, .1}},
+        {"kind: piecewise, phases: [{until: 550 steps, curve: constant}, {until: 100%, curve: cosine}]",
+         {1, 1, 1, .55, .100011}},
+        {"kind: cosine_then_const, until: 550 steps", {1, .55, .1, .1, .1}},
     };
     for (i64 i = 0; i < COUNT(rows); i++) {
-        char fields[100];
+        char fields[200];
         snprintf(fields, sizeof fields, "%s, warmup: 10%%", rows[i].fields);
         schedule s = read_schedule(fields, 1000);
         assert_true(schedule_at(&s, 0) == 0.01 && schedule_at(&s, 49) == 0.5 && schedule_at(&s, 99) == 1);
         for (int k = 0; k < 5; k++) assert_true(fabs(schedule_at(&s, steps[k]) - rows[i].at[k]) <= 6e-7);
     }
+}
+
+/* T_dec = 200 of T = 1000. */
+static void test_wsd(void **state)
+{
+    (void)state;
+    static const i64 steps[] = {800, 850, 900, 950, 999};
+    static const struct {
+        const char *shape;
+        double at[5];
+    } rows[] = {
+        {"linear", {1, .775, .55, .325, .1045}},
+        {"exp", {1, .562341, .316228, .177828, .101158}},
+        {"cosine", {1, .868198, .55, .231802, .100056}},
+        {"mirror_cosine", {1, .681802, .55, .418198, .108944}},
+        {"one_minus_sqrt", {1, .55, .363604, .220577, .102253}},
+        {"square", {1, .94375, .775, .49375, .108977}},
+        {"inverse", {1, .307692, .181818, .129032, .100452}},
+        {"halflife, half_life: 50 steps", {1, .5, .25, .125, .063373}}, // 2^(-199/50)
+    };
+    for (i64 i = 0; i < COUNT(rows); i++) {
+        char fields[120];
+        snprintf(fields, sizeof fields, "kind: wsd, warmup: 10%%, decay: 200 steps, shape: %s",
+                 rows[i].shape);
+        schedule s = read_schedule(fields, 1000);
+        assert_true(schedule_at(&s, 99) == 1 && schedule_at(&s, 100) == 1 && schedule_at(&s, 799) == 1);
+        for (int k = 0; k < 5; k++) assert_true(fabs(schedule_at(&s, steps[k]) - rows[i].at[k]) <= 6e-7);
+    }
+}
+
+/* Cycles, rises of their own, the schedule without an end. */
+static void test_shapes(void **state)
+{
+    (void)state;
+    schedule s = read_schedule("kind: onecycle, up: 0.25, div: 20, final_div: 100", 400);
+    assert_true(s.warmup == 0 && schedule_at(&s, 0) == 0.05 && schedule_at(&s, 100) == 1);
+    assert_true(fabs(schedule_at(&s, 50) - 0.525) < 1e-12);  // half the rise
+    assert_true(fabs(schedule_at(&s, 250) - 0.505) < 1e-12); // half the fall
+    s = read_schedule("kind: cyclic, period: 100 steps, floor: 0.2", 400);
+    assert_true(fabs(schedule_at(&s, 0) - 0.2) < 1e-15 && schedule_at(&s, 100) == 1);
+    assert_true(fabs(schedule_at(&s, 150) - 0.6) < 1e-12 && schedule_at(&s, 300) == 1);
+    s = read_schedule(
+        "kind: cosine_cycles, period: 100 steps, growth: 2, gamma: 0.5, floor: 0.1, warmup: 0 steps", 700);
+    assert_true(schedule_at(&s, 0) == 1 && fabs(schedule_at(&s, 50) - 0.55) < 1e-12);
+    assert_true(schedule_at(&s, 100) == 0.5 && fabs(schedule_at(&s, 200) - 0.3) < 1e-12);
+    assert_true(schedule_at(&s, 300) == 0.25);
+    s = read_schedule("kind: infinite, warmup: 100 steps, until: 300 steps, constant: 0.4, floor: 0.1, "
+                      "decay: 200 steps",
+                      1000);
+    assert_true(schedule_at(&s, 100) == 1 && fabs(schedule_at(&s, 200) - 0.7) < 1e-12);
+    assert_true(schedule_at(&s, 300) == 0.4 && schedule_at(&s, 799) == 0.4 && schedule_at(&s, 800) == 0.4);
+    assert_true(fabs(schedule_at(&s, 900) - 0.2) < 1e-12);
+    for (i64 t = 0; t + 1 < 1000; t++) // no jump larger than the warm-up's step
+        assert_true(fabs(schedule_at(&s, t + 1) - schedule_at(&s, t)) <= 0.01 + 1e-12);
+    s = read_schedule("kind: jagged, period: 100 steps, rewarm: 10 steps, warmup: 0 steps", 1000);
+    schedule smooth = read_schedule("kind: cosine, warmup: 0 steps", 1000);
+    for (i64 t = 0; t < 1000; t++) {
+        double rise = t >= 100 && t % 100 < 10 ? (double)(t % 100 + 1) / 10 : 1;
+        assert_true(schedule_at(&s, t) == schedule_at(&smooth, t) * rise);
+    }
+    s = read_schedule("kind: uba, phi: 1, grid: chebyshev, warmup: 0 steps, floor: 0", 10);
+    for (i64 t = 0; t < 10; t++)
+        assert_true(fabs(schedule_at(&s, t) - uba_curve(1, (2 * (double)t + 1) / 20)) < 1e-15);
+}
+
+static void test_sums(void **state)
+{
+    (void)state;
+    schedule s = read_schedule("kind: linear, floor: 0, warmup: 0 steps", 4); // 1, 3/4, 1/2, 1/4
+    assert_true(fabs(schedule_sum(&s, 3, 1) - 2.5) < 1e-15 && fabs(schedule_sum(&s, 2, 2) - 1.8125) < 1e-15);
 }
 
 static void test_warmup(void **state)
@@ -237,6 +319,20 @@ static void test_refusals(void **state)
             "{until: 10 steps}, {until: 11 steps}, {until: 12 steps}, {until: 13 steps}, {until: 14 steps}, "
             "{until: 15 steps}, {until: 16 steps}, {until: 100%}]",
             100, "c.yaml:3: train.schedule.phases has 17 items; at most 16");
+    refused("kind: wsd, warmup: 90 steps, decay: 20 steps", 100,
+            "c.yaml:3: train.schedule.decay is 20 steps; it must be from 1 to the 10 after the warm-up");
+    refused(
+        "kind: wsd, shape: exp, floor: 0", 100,
+        "c.yaml:3: train.schedule.floor is 0: the shape exp (floor^u) never gets there; take linear, or a "
+        "floor above 0");
+    refused("kind: infinite, until: 90%", 100,
+            "c.yaml:3: train.schedule.until is step 90, after the last fall begins (80)");
+    refused("kind: table, points: [{at: 50%}, {at: 50%}]", 100,
+            "c.yaml:3: train.schedule.points item 2 is at step 50, not after the one before it (50)");
+    refused("kind: step, milestones: []", 100,
+            "c.yaml:3: train.schedule.milestones is empty; this kind of schedule needs it");
+    refused("kind: piecewise, phases: []", 100,
+            "c.yaml:3: train.schedule.phases is empty; kind piecewise is made of its items");
     refused("kind: uba, phases: [{until: 200 steps}]", 100,
             "c.yaml:3: train.schedule.phases end at step 200 of 100; let the last one be until 100%");
 }
@@ -246,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table),     cmocka_unit_test(test_invariants), cmocka_unit_test(test_mean),
         cmocka_unit_test(test_quadratic), cmocka_unit_test(test_golden),     cmocka_unit_test(test_warmup),
+        cmocka_unit_test(test_wsd),       cmocka_unit_test(test_shapes),     cmocka_unit_test(test_sums),
         cmocka_unit_test(test_floor),     cmocka_unit_test(test_phases),     cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LABS(LAB) LAB(matrix, "try every pair of methods: gradient, training, resuming, decoding")
+#define LABS(LAB)                                                                                            \
+    LAB(matrix, "try every pair of methods: gradient, training, resuming, decoding")                         \
+    LAB(schedules, "print and draw every learning-rate schedule")
 #define LAB(name, help) status lab_##name(int argc, char **argv);
 LABS(LAB)
 #undef LAB

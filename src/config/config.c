@@ -349,15 +349,18 @@ bool config_flag_at(const config *c, i64 layer, const char *path)
     return !strcmp(config_text_at(c, layer, path), "true");
 }
 
-i64 config_choice_at(const config *c, i64 layer, const char *path)
+static i64 index_of(const config_key *k, const char *value)
 {
-    const config_key *k = slot_of(c, path)->key;
-    const char *value = config_text_at(c, layer, path), *p = k->choices;
+    const char *p = k->choices;
     assert(k->type == KEY_CHOICE);
     for (i64 i = 0; p; i++, p = strchr(p, ' '), p += p != NULL)
         if (strcspn(p, " ") == strlen(value) && !strncmp(p, value, strlen(value))) return i;
     assert(!"a value that its row does not list");
     return -1;
+}
+i64 config_choice_at(const config *c, i64 layer, const char *path)
+{
+    return index_of(slot_of(c, path)->key, config_text_at(c, layer, path));
 }
 
 bool config_is_at(const config *c, i64 layer, const char *path, const char *value)
@@ -444,6 +447,11 @@ double config_item_number(const config *c, const char *path, i64 i, const char *
 {
     double x;
     return parse_double(config_item(c, path, i, field), &x) ? x : NAN;
+}
+
+i64 config_item_choice(const config *c, const char *path, i64 i, const char *field)
+{
+    return index_of(list_field(slot_of(c, path)->key, field), config_item(c, path, i, field));
 }
 
 /* ---- origins */

@@ -102,6 +102,7 @@ i64 config_items(const config *c, const char *path);
 /* FIELD of item I: given or default, canonical text. field: "path" for the row "data.train[].path". */
 const char *config_item(const config *c, const char *path, i64 i, const char *field);
 double config_item_number(const config *c, const char *path, i64 i, const char *field); // NAN for a word
+i64 config_item_choice(const config *c, const char *path, i64 i, const char *field); // KEY_CHOICE: its index
 
 /* ---- where a value comes from, and refusing it */
 /* "cfg.yaml:12: model.width", "command line: model.width", "preset llama-10m: model.width",

@@ -20,6 +20,7 @@
     T(embedding_keys)                                                                                        \
     T(head_keys)                                                                                             \
     T(train_keys)                                                                                            \
+    T(schedule_keys)                                                                                         \
     T(data_keys)
 
 #define PRESET_TABLES(T)                                                                                     \

@@ -186,7 +186,7 @@ status time_steps(trainer *t, double budget, double *seconds_a_step)
 {
     double loss, norm, lr, start = clock_seconds(), elapsed = 0;
     int timed = 0;
-    t->schedule = (schedule){.kind = SCHEDULE_CONSTANT, .peak = 1e-9, .end = 1e-9, .steps = TIMED_STEPS};
+    t->schedule = schedule_constant(1e-9, TIMED_STEPS);
     for (int k = 0; timed < TIMED_STEPS && (timed < FEWEST_TIMED || elapsed < budget / 20); k++) {
         TRY(one_step(t, &loss, &norm, &lr));
         if (stopping(t)) return fail(ERR_STOPPED, "stopped before step 0; there is nothing to save yet");
