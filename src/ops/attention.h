@@ -12,24 +12,36 @@
 #include "ops/op.h"
 
 /* Key s is visible to query t of the same row of the batch when  max(start[t], t - window + 1) <= s <= t,
- * where t counts from the beginning of the cache if there is one. */
+ * where t counts from the beginning of the cache if there is one.
+ *
+ * With K = copies > 1 a sequence has K T rows: its T tokens (originals), then K - 1 copies of each, token by
+ * token. A copy sees the originals that its token sees, and the copies of earlier tokens s, and the earlier
+ * ones of its own token, where besides  s > t - copy_window  and s lies in t's chunk of the document: (s -
+ * start) / chunk = (t - start) / chunk. An original sees originals only. */
 typedef struct attention_args {
     i64 batch, tokens;     // B, T: new tokens
     i64 heads, kv_heads;   // H a multiple of Hkv: query head h reads key head h / (H / Hkv)
     i64 width;             // of a head
     dtype type;            // storage of everything that is not said to be f32: DT_F32 or DT_BF16
-    const void *q, *k, *v; // token (b, t) is the row at (b T + t) * stride elements; head h at column h width
+    const void *q, *k, *v; // row (b, t), t < K T, at (b K T + t) * stride elements; head h at column h width
     i64 q_stride, k_stride, v_stride;
     const i32 *start;              // [B, T] first visible position (of the token's document); NULL: 0
     i64 window;                    // 0: none
     float scale;                   // of the scores, > 0
     const void *k_cache, *v_cache; // [B, capacity, Hkv, width] dense, or NULL
     i64 capacity;                  // 0: no cache
-    const i32 *past; // [B] entries of the cache that precede the new tokens, <= capacity; NULL: 0
-    void *o;         // out: [B, T, H, width]; row (b, t) at (b T + t) * o_stride
+    const i32 *past;             // [B] entries of the cache that precede the new tokens, <= capacity; NULL: 0
+    i64 copies;                  // K; 0 is 1
+    i64 copy_window;             // tokens whose copies a copy sees, its own included; 0 is 1
+    i64 chunk;                   // of tokens; 0: none
+    const void *k_ring, *v_ring; // [B, ring (K - 1), Hkv, width]: copies of the last `ring` tokens before the
+                                 // new ones, those of token s from entry (s mod ring) (K - 1) on; or NULL
+    i64 ring;                    // >= copy_window - 1 where there are earlier copies to see
+    const i32 *copied;           // [B] no copy of an earlier token than this is seen; NULL: 0
+    void *o;                     // out: [B, K T, H, width]; row (b, t) at (b K T + t) * o_stride
     i64 o_stride;
-    float *lse;            // out: [B, H, T] log2 of the sum of exp(scale q.k) over the visible keys (BASE 2)
-    const void *d_o;       // backward: gradient of o, rows as o's
+    float *lse;      // out: [B, H, K T] log2 of the sum of exp(scale q.k) over the visible keys (BASE 2)
+    const void *d_o; // backward: gradient of o, rows as o's
     void *d_q, *d_k, *d_v; // backward: out, overwritten
     i64 d_o_stride, d_q_stride, d_k_stride, d_v_stride;
     int threads;   // of the parallel region

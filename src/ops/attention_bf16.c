@@ -140,7 +140,7 @@ static void softmax(const softmax_block *b)
     }
     for (i64 r = 0; r < b->rows; r++) {
         i64 begin = MAX(b->first[r], 0), end = MIN(b->last[r] + 1, b->columns);
-        i64 cover = MIN(round_up(MAX(MIN(end + SLACK, b->columns), 0), 32), WIDE); // what a tile may read
+        i64 cover = MIN(round_up(MAX(MIN(end + b->slack, b->columns), 0), 32), WIDE); // what a tile may read
         __m512 sum = exponentials(b->s + r * WIDE, b->p + r * (WIDE / 2), begin, end, cover, b->factor,
                                   b->max[r] * b->factor);
         b->sum[r] += _mm512_reduce_add_ps(sum);

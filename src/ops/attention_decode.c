@@ -12,7 +12,7 @@
 
 enum { FOUR = 4, RUN = 512 }; // keys of a pass over a query (hides latency, saves loads); keys of a task
 
-/* What a task leaves, by row: the queries that share a key head follow each other, (kv T + t) group + g. */
+/* What a task leaves, by row: the queries that share a key head follow each other, (kv K T + t) group + g. */
 typedef struct partial {
     float *o, *max, *sum; // [rows][columns], [rows], [rows]
 } partial;
@@ -20,18 +20,21 @@ typedef struct memory {
     float *q, *s; // of a thread: the row's queries, scaled; scores of a block [rows][BLOCK]
 } memory;
 
-static i64 runs_of(const attention_args *a) { return (a->capacity + a->tokens + RUN - 1) / RUN; }
+/* The runs of a side, at most; those of the copies come behind. */
+static i64 runs_of(const attention_args *a, side which) { return (most_keys(a, which) + RUN - 1) / RUN; }
+static i64 all_runs(const attention_args *a) { return runs_of(a, ORIGINALS) + runs_of(a, COPIES); }
+static i64 queries_of(const attention_args *a) { return sequence_of(a) * a->heads; }
 
 static memory lay_out(const attention_args *a, carver *c)
 {
-    i64 rows = a->heads * a->tokens, columns = columns_of(a->width);
+    i64 rows = queries_of(a), columns = columns_of(a->width);
     memory m = {.q = carve(c, rows * columns * 4)};
     m.s = carve(c, rows * BLOCK * 4);
     return m;
 }
 static partial lay_out_partial(const attention_args *a, carver *c)
 {
-    i64 rows = a->heads * a->tokens;
+    i64 rows = queries_of(a);
     partial p = {.o = carve(c, rows * columns_of(a->width) * 4)};
     p.max = carve(c, rows * 4);
     p.sum = carve(c, rows * 4);
@@ -51,20 +54,20 @@ static i64 partial_bytes(const attention_args *a)
 }
 static partial partial_at(const attention_args *a, i64 b, i64 run)
 {
-    char *base = a->scratch + a->threads * thread_bytes(a) + (b * runs_of(a) + run) * partial_bytes(a);
+    char *base = a->scratch + a->threads * thread_bytes(a) + (b * all_runs(a) + run) * partial_bytes(a);
     return lay_out_partial(a, &(carver){base, 0});
 }
 
-/* Token and head of a row. */
-static inline i64 token_of(const attention_args *a, i64 r)
+/* Row of the sequence, and head, of a query. */
+static inline i64 row_of(const attention_args *a, i64 r)
 {
     i64 group = a->heads / a->kv_heads;
-    return r / group % a->tokens;
+    return r / group % sequence_of(a);
 }
 static inline i64 head_of(const attention_args *a, i64 r)
 {
     i64 group = a->heads / a->kv_heads;
-    return r / group / a->tokens * group + r % group;
+    return r / group / sequence_of(a) * group + r % group;
 }
 
 /* s[m][i] = q[m] . k[i] for ROWS queries (a constant) and four keys, from column COLUMN of the keys on. */
@@ -140,48 +143,45 @@ static void probabilities(float *s, float *o, float *max, float *sum, i64 begin,
     *max = most;
 }
 
-/* Where entry POSITION of batch row B and its values lie: all key heads. */
-static void entry(const attention_args *a, i64 b, i64 past, i64 position, const void **k, const void **v)
-{
-    i64 row = b * a->tokens + position - past, cached = (b * a->capacity + position) * a->kv_heads * a->width;
-    bool old = position < past;
-    *k = old ? element(a->k_cache, a->type, cached) : element(a->k, a->type, row * a->k_stride);
-    *v = old ? element(a->v_cache, a->type, cached) : element(a->v, a->type, row * a->v_stride);
-}
+/* A part of the work: the keys [run RUN, (run + 1) RUN) of a side of batch row B. */
+typedef struct task {
+    i64 b, run;
+    side which;
+} task;
 
-/* Keys [at, at + BLOCK) of batch row B, of which those below END and from LOWEST on exist. */
-INLINE void block(const attention_args *a, const memory *m, const partial *p, i64 b, i64 at, i64 lowest,
-                  i64 end, dtype type)
+/* The task's keys [at, at + BLOCK), of which those below END and from LOWEST on exist. */
+INLINE void block(const attention_args *a, const memory *m, const partial *p, const task *t, i64 at,
+                  i64 lowest, i64 end, dtype type)
 {
-    i64 past = past_of(a, b), columns = columns_of(a->width), same = a->heads / a->kv_heads * a->tokens;
-    i64 keys = round_up(MIN(BLOCK, end - at), FOUR), n = a->width, rows = a->tokens * a->heads;
+    i64 columns = columns_of(a->width), same = a->heads / a->kv_heads * sequence_of(a);
+    i64 keys = round_up(MIN(BLOCK, end - at), FOUR), n = a->width, rows = queries_of(a);
     const void *k[BLOCK], *v[BLOCK];
-    for (i64 j = 0; j < keys; j++) { // an entry that does not exist: any that does; its probability is 0
-        i64 position = MIN(MAX(at + j, lowest), end - 1);
-        entry(a, b, past, position, &k[j], &v[j]);
-    }
+    for (i64 j = 0; j < keys; j++) // a key that does not exist: any that does; its probability is 0
+        key_of(a, t->b, t->which, MIN(MAX(at + j, lowest), end - 1), &k[j], &v[j]);
     for (i64 j = 0; j < keys; j += FOUR)
         for (i64 r = 0; r < rows; r += same)
             four_dots(same, m->s + r * BLOCK + j, m->q + r * columns, columns, k + j, r / same * n, type, n);
     for (i64 r = 0; r < rows; r++) {
-        i64 t = token_of(a, r), first = first_key(a, b, t, past + t) - at;
-        probabilities(m->s + r * BLOCK, p->o + r * columns, &p->max[r], &p->sum[r], MIN(MAX(first, 0), BLOCK),
-                      MIN(past + t + 1 - at, BLOCK), n);
+        span seen = span_of(a, t->b, t->which, row_of(a, r));
+        probabilities(m->s + r * BLOCK, p->o + r * columns, &p->max[r], &p->sum[r],
+                      MIN(MAX(seen.first - at, 0), BLOCK), MIN(seen.last + 1 - at, BLOCK), n);
     }
     for (i64 j = 0; j < keys; j += FOUR)
         for (i64 r = 0; r < rows; r += same)
             four_sums(same, p->o + r * columns, columns, m->s + r * BLOCK + j, v + j, r / same * n, type, n);
 }
 
-/* One task: the keys [run RUN, (run + 1) RUN) of batch row B. */
-INLINE void one_run(const attention_args *a, const memory *m, i64 b, i64 run, dtype type)
+INLINE void one_run(const attention_args *a, const memory *m, const task *t, dtype type)
 {
-    i64 past = past_of(a, b), rows = a->tokens * a->heads, columns = columns_of(a->width);
-    i64 lowest = past, end = past + a->tokens, n = a->width;
-    partial p = partial_at(a, b, run);
-    for (i64 t = 0; t < a->tokens; t++) lowest = MIN(lowest, first_key(a, b, t, past + t));
+    i64 rows = queries_of(a), columns = columns_of(a->width), n = a->width;
+    i64 end = keys_of(a, t->b, t->which), lowest = end, begin = t->run * RUN;
+    partial p = partial_at(a, t->b, t->run + (t->which == COPIES ? runs_of(a, ORIGINALS) : 0));
+    for (i64 row = 0; row < sequence_of(a); row++) {
+        span seen = span_of(a, t->b, t->which, row);
+        if (seen.first <= seen.last) lowest = MIN(lowest, seen.first);
+    }
     for (i64 r = 0; r < rows; r++) {
-        i64 index = (b * a->tokens + token_of(a, r)) * a->q_stride + head_of(a, r) * n;
+        i64 index = (t->b * sequence_of(a) + row_of(a, r)) * a->q_stride + head_of(a, r) * n;
         const void *q = element(a->q, type, index);
         for (i64 j = 0; j < n; j++)
             m->q[r * columns + j] = load_value(q, type, j) * (a->scale * (float)M_LOG2E);
@@ -189,43 +189,52 @@ INLINE void one_run(const attention_args *a, const memory *m, i64 b, i64 run, dt
         p.sum[r] = 0;
     }
     memset(p.o, 0, (size_t)(rows * columns) * sizeof *p.o);
-    for (i64 at = MAX(run * RUN, lowest / BLOCK * BLOCK); at < MIN(end, (run + 1) * RUN); at += BLOCK)
-        block(a, m, &p, b, at, lowest, end, type);
+    for (i64 at = MAX(begin, lowest / BLOCK * BLOCK); at < MIN(end, begin + RUN); at += BLOCK)
+        block(a, m, &p, t, at, lowest, end, type);
 }
 
-/* Row r of batch row B from what the runs left. A run without a visible key has sum 0 and counts for nothing.
+/* Query r of batch row B from what the runs left. A run without a visible key has sum 0 and counts for
+ * nothing.
  */
 static void merge(const attention_args *a, i64 b, i64 r)
 {
-    i64 past = past_of(a, b), runs = (past + a->tokens + RUN - 1) / RUN, columns = columns_of(a->width);
-    i64 t = token_of(a, r), h = head_of(a, r), row = b * a->tokens + t;
+    i64 columns = columns_of(a->width), row = row_of(a, r), h = head_of(a, r), begin[SIDES], runs[SIDES];
+    for (side i = ORIGINALS; i < SIDES; i++) {
+        begin[i] = i == COPIES ? runs_of(a, ORIGINALS) : 0;
+        runs[i] = (keys_of(a, b, i) + RUN - 1) / RUN;
+    }
     partial total = partial_at(a, b, 0);
     float *o = total.o + r * columns, max = total.max[r], sum = 0;
-    for (i64 i = 1; i < runs; i++) max = MAX(max, partial_at(a, b, i).max[r]);
-    for (i64 i = 0; i < runs; i++) {
-        partial p = partial_at(a, b, i);
-        float alpha = vec_exp2(p.max[r] - max), *from = p.o + r * columns;
-        sum += p.sum[r] * alpha;
-        for (i64 j = 0; j < a->width; j++) o[j] = (i ? o[j] : 0) + from[j] * alpha;
-    }
-    store_row(element(a->o, a->type, row * a->o_stride + h * a->width), a->type, o, 1 / sum, a->width);
-    a->lse[(b * a->heads + h) * a->tokens + t] = max + vec_log(sum) * (float)M_LOG2E;
+    for (side i = ORIGINALS; i < SIDES; i++)
+        for (i64 k = 0; k < runs[i]; k++) max = MAX(max, partial_at(a, b, begin[i] + k).max[r]);
+    for (side i = ORIGINALS; i < SIDES; i++)
+        for (i64 k = 0; k < runs[i]; k++) {
+            partial p = partial_at(a, b, begin[i] + k);
+            float alpha = vec_exp2(p.max[r] - max), *from = p.o + r * columns;
+            sum += p.sum[r] * alpha;
+            for (i64 j = 0; j < a->width; j++) o[j] = (begin[i] + k ? o[j] : 0) + from[j] * alpha;
+        }
+    i64 to = (b * sequence_of(a) + row) * a->o_stride + h * a->width;
+    store_row(element(a->o, a->type, to), a->type, o, 1 / sum, a->width);
+    a->lse[(b * a->heads + h) * sequence_of(a) + row] = max + vec_log(sum) * (float)M_LOG2E;
 }
 
 void OP_JOIN(attention_, decode, ISA)(const attention_args *a)
 {
-    i64 share = thread_bytes(a), most = runs_of(a), rows = a->tokens * a->heads;
+    i64 share = thread_bytes(a), runs = all_runs(a), originals = runs_of(a, ORIGINALS), rows = queries_of(a);
 #pragma omp parallel num_threads(a->threads)
     {
         memory m = lay_out(a, &(carver){a->scratch + thread_index() * share, 0});
 #pragma omp for schedule(dynamic) collapse(2)
         for (i64 b = 0; b < a->batch; b++)
-            for (i64 run = 0; run < most; run++) {
-                if (run * RUN >= past_of(a, b) + a->tokens) continue;
+            for (i64 run = 0; run < runs; run++) {
+                side which = run < originals ? ORIGINALS : COPIES;
+                task t = {b, which == ORIGINALS ? run : run - originals, which};
+                if (t.run * RUN >= keys_of(a, b, which)) continue;
                 if (a->type == DT_F32)
-                    one_run(a, &m, b, run, DT_F32);
+                    one_run(a, &m, &t, DT_F32);
                 else
-                    one_run(a, &m, b, run, DT_BF16);
+                    one_run(a, &m, &t, DT_BF16);
             }
 #pragma omp for schedule(static) collapse(2)
         for (i64 b = 0; b < a->batch; b++)
@@ -235,5 +244,5 @@ void OP_JOIN(attention_, decode, ISA)(const attention_args *a)
 
 i64 OP_JOIN(attention_, decode_scratch, ISA)(const attention_args *a)
 {
-    return a->threads * thread_bytes(a) + a->batch * runs_of(a) * partial_bytes(a);
+    return a->threads * thread_bytes(a) + a->batch * all_runs(a) * partial_bytes(a);
 }

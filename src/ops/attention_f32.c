@@ -92,7 +92,7 @@ static void softmax(const softmax_block *b)
         const float *s = b->s + r * WIDE, shift = b->max[r] * factor;
         float *p = (float *)b->p + r * WIDE, sum = 0;
         i64 begin = MAX(b->first[r], 0), end = MIN(b->last[r] + 1, b->columns);
-        i64 cover = MAX(MIN(end + SLACK, b->columns), 0); // what a tile may read
+        i64 cover = MAX(MIN(end + b->slack, b->columns), 0); // what a tile may read
         for (i64 j = 0; j < MIN(begin, cover); j++) p[j] = 0;
         for (i64 j = MAX(end, 0); j < cover; j++) p[j] = 0;
 #pragma omp simd reduction(+ : sum)

@@ -42,4 +42,10 @@
     OP(rope)                                                                                                 \
     OP(attention)                                                                                            \
     OP(attention_grad)                                                                                       \
-    OP(cache_append)
+    OP(cache_append)                                                                                         \
+    OP(ring_append)                                                                                          \
+    OP(repeat)                                                                                               \
+    OP(repeat_grad)                                                                                          \
+    OP(repeat_index)                                                                                         \
+    OP(last_copy)                                                                                            \
+    OP(last_copy_grad)

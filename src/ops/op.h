@@ -94,7 +94,7 @@ typedef struct view {
 /* What changes from run to run; read by ops that draw random numbers. */
 typedef struct step_info {
     u64 seed, step;
-    i64 row_offset; // rows of this step's earlier micro-batches: numbers do not depend on the micro-batch
+    i64 row_offset; // tokens of this step's earlier micro-batches: numbers do not depend on the micro-batch
                     // size
 } step_info;
 
