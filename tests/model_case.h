@@ -46,7 +46,16 @@ static const model_case hybrid_like = {
     "hybrid-like",
     "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: hybrid_star, context: head},\n"
     "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
-static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like, frac_like, hybrid_like};
+static const model_case phd_like = { // three copies that see only their own token's
+    "phd-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, repeat: {kind: phd, copies: 3, "
+                "positions: expanded},\n"
+                "        position: {kind: learned}, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+static const model_case cswa_like = { // and the copies of a window of tokens, in chunks
+    "cswa-like",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, repeat: {kind: phd, window: 3, chunk: 5},\n"
+    "        attention: {heads: 4, kv_heads: 2, window: 7}, ffn: {width: 48}}\n"};
+static const model_case model_cases[] = {gpt2_like,   llama_like, olmo2_like, frac_like,
+                                         hybrid_like, phd_like,   cswa_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {

@@ -19,6 +19,7 @@
     T(ffn_keys)                                                                                              \
     T(embedding_keys)                                                                                        \
     T(head_keys)                                                                                             \
+    T(repeat_keys)                                                                                           \
     T(train_keys)                                                                                            \
     T(schedule_keys)                                                                                         \
     T(data_keys)

@@ -5,7 +5,7 @@
 #include "train/save.h"
 #include <string.h>
 
-enum { CHUNK = 64 };
+enum { CHUNK = 64, FEW = 4 }; // tokens of a chunk; so many are read one by one
 
 typedef struct reader { // a program that feeds WIDTH tokens at a time
     model m;
@@ -18,10 +18,12 @@ struct decoder {
     const config *c;
     store *store;
     reader one, chunk;
+    reader prompt; // with copies of tokens: a chunk of a prompt's tokens without their copies
     i64 length, capacity, vocab;
+    i64 copied; // from this token on copies have been computed
 };
 
-static status build(decoder *d, reader *r, i64 width, dtype act)
+static status build(decoder *d, reader *r, i64 width, dtype act, bool originals)
 {
     model_shape shape = {.rows = 1,
                          .tokens = width,
@@ -29,6 +31,7 @@ static status build(decoder *d, reader *r, i64 width, dtype act)
                          .act = act,
                          .stream = config_is(d->c, "train.stream", "bf16") ? act : DT_F32,
                          .capacity = d->capacity,
+                         .originals = originals,
                          .no_loss = true};
     i64 rewrites;
     r->width = width;
@@ -40,11 +43,14 @@ static status build(decoder *d, reader *r, i64 width, dtype act)
 static status open_parts(decoder *d, device *dev, isa level, dtype act, const char *weights)
 {
     program_options o = {.device = dev, .isa = level};
-    TRY(build(d, &d->one, 1, act));
-    TRY(build(d, &d->chunk, CHUNK, act));
+    i64 reach = model_copies_reach(d->c); // a prompt's tokens whose copies are computed: never more
+    TRY(build(d, &d->one, 1, act, false));
+    TRY(build(d, &d->chunk, reach ? MIN(CHUNK, MAX(reach, 2 * FEW)) : CHUNK, act, false));
+    if (reach) TRY(build(d, &d->prompt, CHUNK, act, true));
     TRY(store_open(d->arena, d->one.m.g, 0, &d->store));
     TRY(program_open(d->one.m.g, d->store, &o, &d->one.p));
     TRY(program_open(d->chunk.m.g, d->store, &o, &d->chunk.p));
+    if (reach) TRY(program_open(d->prompt.m.g, d->store, &o, &d->prompt.p));
     return weights ? load_weights(d->store, weights) : OK;
 }
 
@@ -76,15 +82,17 @@ void decoder_close(decoder *d)
     if (!d) return;
     program_close(d->one.p);
     program_close(d->chunk.p);
+    program_close(d->prompt.p);
     store_close(d->store);
     graph_close(d->one.m.g);
     graph_close(d->chunk.m.g);
+    if (d->prompt.m.g) graph_close(d->prompt.m.g);
     arena_close(d->arena);
 }
 
 /* Feeds N <= width tokens; the places behind them hold token 0, which no real token sees and the next call
  * overwrites in the caches. */
-static const float *feed(decoder *d, reader *r, const i32 *ids, i64 n)
+static void feed(decoder *d, reader *r, const i32 *ids, i64 n)
 {
     step_info step = {0};
     i32 *tokens = program_data(r->p, r->m.tokens), *position = program_data(r->p, r->m.position);
@@ -93,10 +101,25 @@ static const float *feed(decoder *d, reader *r, const i32 *ids, i64 n)
     i64 last = config_count(d->c, "model.context") - 1;
     for (i64 i = 0; i < r->width; i++) position[i] = (i32)(i < n ? d->length + i : MIN(d->length + i, last));
     *(i32 *)program_data(r->p, r->m.past) = (i32)d->length;
+    if (r->m.fresh) *(i32 *)program_data(r->p, r->m.fresh) = (i32)n;
+    if (r->m.copied) *(i32 *)program_data(r->p, r->m.copied) = (i32)d->copied;
     program_run(r->p, &step, PHASE_FORWARD);
     program_commit(r->p, &step);
     d->length += n;
-    return (const float *)program_data(r->p, r->m.logits) + (n - 1) * d->vocab;
+}
+
+/* Tokens of a prompt whose copies no later token and no logits depend on: they enter the caches alone. */
+static i64 feed_originals(decoder *d, const i32 *ids, i64 n)
+{
+    i64 from = model_copied_from(d->c, d->length + n), fed = 0;
+    if (from - d->length <= FEW) return 0;
+    while (d->length < from) {
+        i64 now = MIN(from - d->length, d->prompt.width);
+        feed(d, &d->prompt, ids + fed, now);
+        fed += now;
+    }
+    d->copied = from;
+    return fed;
 }
 
 status decoder_feed(decoder *d, const i32 *ids, i64 n, const float **logits)
@@ -108,16 +131,18 @@ status decoder_feed(decoder *d, const i32 *ids, i64 n, const float **logits)
         if (ids[i] < 0 || ids[i] >= d->vocab)
             return fail(ERR_INPUT, "token %d is beyond the model's vocabulary of %lld", ids[i],
                         (long long)d->vocab);
-    while (n) {
-        reader *r = n > 4 ? &d->chunk : &d->one;
-        i64 now = MIN(n, r->width);
-        *logits = feed(d, r, ids, now);
-        ids += now, n -= now;
+    i64 fed = feed_originals(d, ids, n);
+    while (fed < n) {
+        reader *r = n - fed > FEW ? &d->chunk : &d->one;
+        i64 now = MIN(n - fed, r->width);
+        feed(d, r, ids + fed, now);
+        fed += now;
+        *logits = (const float *)program_data(r->p, r->m.logits) + (now - 1) * d->vocab;
     }
     return OK;
 }
 
-void decoder_reset(decoder *d) { d->length = 0; }
+void decoder_reset(decoder *d) { d->length = d->copied = 0; }
 i64 decoder_length(const decoder *d) { return d->length; }
 i64 decoder_capacity(const decoder *d) { return d->capacity; }
 i64 decoder_vocab(const decoder *d) { return d->vocab; }

@@ -1,6 +1,6 @@
 /* decoder: a model that reads tokens one after the other, keeping keys and values in caches: the same model
  * code as in training, built in MODE_DECODE, as two programs (one token, a chunk of the prompt) over one
- * store.
+ * store. With copies of tokens (model.repeat) a third reads the part of a prompt that needs none.
  *
  *     decoder *d;
  *     TRY(decoder_open(config, device, level, DT_F32, weights_path, 512, &d));
@@ -25,5 +25,6 @@ void decoder_reset(decoder *d);
 i64 decoder_length(const decoder *d);
 i64 decoder_capacity(const decoder *d);
 i64 decoder_vocab(const decoder *d);
-i64 decoder_cache_bytes(const decoder *d); // of keys and values
-store *decoder_store(decoder *d);          // its weights: tests set them directly, then store_sync
+i64 decoder_cache_bytes(
+    const decoder *d); // of keys and values: of the tokens, and of the copies that the next token may see
+store *decoder_store(decoder *d); // its weights: tests set them directly, then store_sync

@@ -1,5 +1,6 @@
 /* attention: causal attention with grouped heads; norms of q, k, v before the rotation; in decoding the keys
- * and values of earlier tokens come from a cache that a commit extends. */
+ * and values of earlier tokens come from a cache that a commit extends. Copies of tokens (repeat.c): the
+ * cache holds the tokens themselves, a ring what copies still see of earlier copies. */
 #include "model/build.h"
 #include <math.h>
 
@@ -52,21 +53,38 @@ static double scale_of(const model_builder *b, i64 width)
                                                     : of_number(b, "model.attention.scale");
 }
 
+static tensor *cache(model_builder *b, heads h, const char *name, i64 entries)
+{
+    i64 dim[] = {b->shape->rows, entries, h.kv * h.width};
+    return g_state(b->g, g_path(b->g, name), b->shape->act, 3, dim);
+}
+
 static tensor *attend(model_builder *b, heads h, tensor *q, tensor *k, tensor *v)
 {
-    tensor *cache_k = NULL, *cache_v = NULL;
+    tensor *cache_k = NULL, *cache_v = NULL, *ring_k = NULL, *ring_v = NULL;
     i64 window = of_count(b, "model.attention.window");
+    repeat_view sight = repeat_sight(b);
     if (b->shape->mode == MODE_DECODE) {
-        i64 dim[] = {b->shape->rows, b->shape->capacity, h.kv * h.width};
-        cache_k = g_state(b->g, g_path(b->g, "cache_k"), b->shape->act, 3, dim);
-        cache_v = g_state(b->g, g_path(b->g, "cache_v"), b->shape->act, 3, dim);
+        cache_k = cache(b, h, "cache_k", b->shape->capacity);
+        cache_v = cache(b, h, "cache_v", b->shape->capacity);
     }
-    node *n = g_node(b->g, OP_attention, IN(q, k, v, b->m->doc_start, cache_k, cache_v, b->m->past),
-                     WITH({"heads", (double)h.q}, {"kv_heads", (double)h.kv},
-                          {"window", (double)MAX(window, 0)}, {"scale", scale_of(b, h.width)}));
+    if (cache_k && sight.window > 1) {
+        ring_k = cache(b, h, "ring_k", (sight.window - 1) * (sight.copies - 1));
+        ring_v = cache(b, h, "ring_v", (sight.window - 1) * (sight.copies - 1));
+    }
+    node *n =
+        g_node(b->g, OP_attention,
+               IN(q, k, v, b->m->doc_start, cache_k, cache_v, b->m->past, ring_k, ring_v,
+                  ring_k ? b->m->copied : NULL),
+               WITH({"heads", (double)h.q}, {"kv_heads", (double)h.kv}, {"window", (double)MAX(window, 0)},
+                    {"scale", scale_of(b, h.width)}, {"copies", (double)sight.copies},
+                    {"copy_window", (double)sight.window}, {"chunk", (double)sight.chunk}));
     if (cache_k) {
-        g_node(b->g, OP_cache_append, IN(cache_k, k, b->m->past), NO_ATTRS);
-        g_node(b->g, OP_cache_append, IN(cache_v, v, b->m->past), NO_ATTRS);
+        const op_set copies[] = {{"copies", (double)sight.copies}, {0}};
+        g_node(b->g, OP_cache_append, IN(cache_k, k, b->m->past), copies);
+        g_node(b->g, OP_cache_append, IN(cache_v, v, b->m->past), copies);
+        if (ring_k) g_node(b->g, OP_ring_append, IN(ring_k, k, b->m->past, b->m->fresh), copies);
+        if (ring_v) g_node(b->g, OP_ring_append, IN(ring_v, v, b->m->past, b->m->fresh), copies);
     }
     return g_out(n, 0);
 }

@@ -28,7 +28,7 @@ tensor *dropout(model_builder *b, tensor *x)
 {
     double p = config_number(b->c, "model.dropout");
     if (!(p > 0) || b->shape->mode != MODE_TRAIN) return x;
-    return g_out(g_node(b->g, OP_dropout, IN(x), WITH({"p", p})), 0);
+    return g_out(g_node(b->g, OP_dropout, IN(x), WITH({"p", p}, {"per_token", (double)b->copies})), 0);
 }
 
 void model_add_loss(model_builder *b, tensor *term)
@@ -72,6 +72,7 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
     if (b.vocab < 0)
         return config_refuse(c, "model.vocab", "is auto, and no tokenizer tells it; set a number");
     declare_inputs(&b);
+    repeat_begin(&b);
     residual_start(&b, &r, embedding_slot(&b));
     for (b.layer = 0; b.layer < b.layers; b.layer++) {
         const char *scope = g_push(b.g, "blocks.%lld", (long long)b.layer);
@@ -82,7 +83,7 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
     }
     b.layer = -1;
     b.g->layer = -1;
-    head_slot(&b, norm_final(&b, residual_end(&b, &r)));
+    if (!shape->originals) head_slot(&b, norm_final(&b, repeat_end(&b, residual_end(&b, &r))));
     if (b.extra && out->objective) {
         out->objective->keep = false;
         model_add_loss(&b, out->objective);
@@ -96,6 +97,9 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
 
 void model_about(const model *m, const config *c, i64 tokens, model_figures *out)
 {
+    i64 head = 0; // only the last copy of a token meets it
+    double copies = (double)model_copies(c),
+           wide = (double)(config_count(c, "model.layers") * tokens) * (double)config_count(c, "model.width");
     *out = (model_figures){0};
     for (i64 i = 0; i < m->g->n_tensors; i++) {
         const tensor *t = m->g->tensors[i];
@@ -105,8 +109,8 @@ void model_about(const model *m, const config *c, i64 tokens, model_figures *out
             t->param.kind == PARAM_MATRIX || t->param.kind == PARAM_HEAD || t->param.kind == PARAM_EXPERT;
         bool tied = config_flag(c, "model.tie_head") && g_find(m->g, "embedding.weight") == t;
         if (product || tied) out->matmul_parameters += count(t);
+        if (t->param.kind == PARAM_HEAD || tied) head += count(t);
     }
     out->flops_per_token =
-        6.0 * (double)out->matmul_parameters + 6.0 * (double)config_count(c, "model.layers") *
-                                                   (double)tokens * (double)config_count(c, "model.width");
+        6 * (copies * (double)(out->matmul_parameters - head) + (double)head) + 6 * copies * wide;
 }

@@ -13,7 +13,9 @@ typedef struct model_builder {
     graph *g;
     i64 layer; // of the block under way; -1 outside. Getters below honour model.override for it
     i64 layers, width, vocab;
-    tensor *extra; // sum of the terms that model_add_loss added; NULL: none
+    i64 copies;       // rows of a token in the stream (repeat.c)
+    tensor *position; // of the stream's rows
+    tensor *extra;    // sum of the terms that model_add_loss added; NULL: none
 } model_builder;
 
 static inline i64 of_count(const model_builder *b, const char *key)
@@ -71,6 +73,16 @@ typedef enum inner_site { INNER_Q, INNER_K, INNER_V, INNER_CONTEXT } inner_site;
 tensor *norm_inner(model_builder *b, inner_site site, i64 heads, tensor *x);
 tensor *norm_embedding(model_builder *b, tensor *x);
 tensor *norm_final(model_builder *b, tensor *x);
+
+/* ---- repeat.c: copies of the tokens, around the blocks and in attention */
+void repeat_begin(model_builder *b);                // sets copies and position
+i64 repeat_times(const model_builder *b);           // positions of a token: 1, or one a copy
+tensor *repeat_tokens(model_builder *b, tensor *x); // [B, T, n] to the stream's rows
+tensor *repeat_end(model_builder *b, tensor *x);    // back, what the head reads
+typedef struct repeat_view {                        // what attention's attributes of these names say
+    i64 copies, window, chunk;
+} repeat_view;
+repeat_view repeat_sight(const model_builder *b);
 
 /* ---- residual.c: the slot that owns the stream. A block sees only open and close. */
 typedef struct residual {

@@ -15,5 +15,5 @@ tensor *embedding_table(model_builder *b)
 tensor *embedding_slot(model_builder *b)
 {
     tensor *x = g_out(g_node(b->g, OP_embedding, IN(embedding_table(b), b->m->tokens), NO_ATTRS), 0);
-    return norm_embedding(b, dropout(b, position_embed(b, x)));
+    return norm_embedding(b, dropout(b, position_embed(b, repeat_tokens(b, x))));
 }

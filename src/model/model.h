@@ -16,6 +16,7 @@ typedef struct model_shape {
     mode mode;
     dtype act, stream;
     i64 capacity;         // MODE_DECODE: tokens a cache holds
+    bool originals;       // MODE_DECODE: only what the caches of a prompt need: no copies, no logits
     bool logits;          // keep the logits of every position (decode always does)
     bool no_loss;         // no targets, no loss
     bool dense_gradients; // look-ups' gradients too (dumps and checks read every gradient whole)
@@ -27,17 +28,28 @@ typedef struct model {
     tensor *doc_start, *targets; // the same; not in decode
     tensor *inverse_count;       // [1] f32: 1 / targets of the whole step
     tensor *past;                // decode: [rows] i32, tokens already in the caches
-    tensor *loss;                // [rows * tokens] f32: nats of each target, 0 where there is none
-    tensor *objective;           // [1] f32: what is minimised: inverse_count x (sum of loss + extra terms)
-    tensor *logits;              // [rows, tokens, vocab]
+    // Decode, where copies see copies of earlier tokens (model.repeat), else NULL: [rows] i32
+    tensor *fresh;     // of the new tokens the first so many are real, what follows is padding
+    tensor *copied;    // from this position on copies have been computed
+    tensor *loss;      // [rows * tokens] f32: nats of each target, 0 where there is none
+    tensor *objective; // [1] f32: what is minimised: inverse_count x (sum of loss + extra terms)
+    tensor *logits;    // [rows, tokens, vocab]
 } model;
 
 /* ERR_CONFIG names file, line, key and the rule that the configuration breaks. */
 status model_build(arena *a, const config *c, const model_shape *shape, model *out) MUST;
+/* Copies of every token (model.repeat), itself included. */
+i64 model_copies(const config *c);
+/* The first token whose copies must have been computed, without a gap from there on, so that the logits
+ * behind LENGTH tokens, and what the caches hold then, are exact: layers (window - 1) before the last, but
+ * within its chunk. 0 without copies. */
+i64 model_copied_from(const config *c, i64 length);
+i64 model_copies_reach(const config *c); // how many tokens that are, at most; 0 without copies
 /* Numbers about a built model. */
 typedef struct model_figures {
     i64 parameters;         // all
     i64 matmul_parameters;  // in matrix products: a tied head once; no look-ups, positions, gains
-    double flops_per_token; // 6 N + 6 L T width: training, recomputation not counted
+    double flops_per_token; // 6 N + 6 L T width: training, recomputation not counted; with K copies of every
+                            // token 6 (K (N - head) + head) + 6 K L T width
 } model_figures;
 void model_about(const model *m, const config *c, i64 tokens, model_figures *out);

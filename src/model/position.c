@@ -15,7 +15,7 @@ const config_key position_keys[] = {
 tensor *position_rotate(model_builder *b, tensor *x, i64 heads)
 {
     if (!of_is(b, "model.position.kind", "rope")) return x;
-    return g_out(g_node(b->g, OP_rope, IN(x, b->m->position),
+    return g_out(g_node(b->g, OP_rope, IN(x, b->position),
                         WITH({"heads", (double)heads}, {"base", of_number(b, "model.position.base")})),
                  0);
 }
@@ -24,9 +24,9 @@ tensor *position_embed(model_builder *b, tensor *x)
 {
     if (!of_is(b, "model.position.kind", "learned")) return x;
     param_info info = init_matrix(b, PART_EMBEDDING, b->width);
+    i64 rows = config_count(b->c, "model.context") * repeat_times(b);
     info.rows = false; // fewer rows than look-ups: a dense gradient is the smaller one
-    tensor *table =
-        g_param(b->g, "position.weight", 2, (i64[]){config_count(b->c, "model.context"), b->width}, &info);
-    tensor *p = g_out(g_node(b->g, OP_embedding, IN(table, b->m->position), NO_ATTRS), 0);
+    tensor *table = g_param(b->g, "position.weight", 2, (i64[]){rows, b->width}, &info);
+    tensor *p = g_out(g_node(b->g, OP_embedding, IN(table, b->position), NO_ATTRS), 0);
     return g_out(g_node(b->g, OP_joint, IN(x, p), NO_ATTRS), 0);
 }
