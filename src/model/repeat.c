@@ -40,8 +40,7 @@ const config_key repeat_keys[] = {
 
 const method_row repeat_methods[] = {
     {"phd", "repeat", .settings = "model.repeat.kind=phd"},
-    {"phd_cswa", "repeat", .settings = "model.repeat.kind=phd model.repeat.window=16 model.repeat.chunk=32",
-     .small = "model.repeat.window=4 model.repeat.chunk=6"},
+    {"phd_cswa", "repeat", .settings = "model.repeat.kind=phd model.repeat.window=4 model.repeat.chunk=6"},
     {0},
 };
 
