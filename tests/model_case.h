@@ -54,8 +54,26 @@ static const model_case cswa_like = { // and the copies of a window of tokens, i
     "cswa-like",
     "model: {layers: 2, width: 32, vocab: 61, context: 12, repeat: {kind: phd, window: 3, chunk: 5},\n"
     "        attention: {heads: 4, kv_heads: 2, window: 7}, ffn: {width: 48}}\n"};
-static const model_case model_cases[] = {gpt2_like,   llama_like, olmo2_like, frac_like,
-                                         hybrid_like, phd_like,   cswa_like};
+static const model_case sdd_like = { // of ordinary weights: at 0.1 times them differences are too coarse
+    "sdd-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: sdd},\n"
+                "        init: {std_factor: 1},\n"
+                "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+static const model_case norms_like = { // what a norm can carry; inner kinds
+    "norms-like",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {skip_scale: 1.3, branch_scale: "
+    "convex},\n"
+    "        norm: {preset: sandwich, kind: dyt, embedding: scale, affine: scale_bias, gate_rank: 4,\n"
+    "               pre_affine: true, depth_scale: inv_sqrt, out_gain: 0.5, inner_kind: layer, q: head,\n"
+    "               ffn_hidden: split},\n"
+    "        override: [{layers: 1, norm: {kind: crms, attn: [stream, out], inner_kind: l2, v: full,\n"
+    "                    ffn_hidden: fused}}],\n"
+    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+static const model_case bhyt_like = {
+    "bhyt-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: bhyt},\n"
+                 "        override: [{layers: 1, norm: {attn: [pre, post]}}],\n"
+                 "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like, frac_like,  hybrid_like,
+                                         phd_like,  cswa_like,  sdd_like,   norms_like, bhyt_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {

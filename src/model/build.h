@@ -52,6 +52,8 @@ void model_add_loss(model_builder *b, tensor *term); // block.c
 /* ---- init.c: what a matrix starts from */
 typedef enum matrix_part { PART_IN, PART_ATTENTION_OUT, PART_FFN_OUT, PART_EMBEDDING, PART_HEAD } matrix_part;
 param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs);
+struct linear_map;
+param_info init_linear(const model_builder *b, const struct linear_map *map, int i, i64 inputs); // its map I
 param_info init_gain(void);
 param_info init_bias(void);
 
@@ -71,6 +73,7 @@ typedef enum branch { BRANCH_ATTENTION, BRANCH_FFN } branch;
 tensor *norm_around(model_builder *b, branch which, norm_site site, tensor *x);
 typedef enum inner_site { INNER_Q, INNER_K, INNER_V, INNER_CONTEXT } inner_site;
 tensor *norm_inner(model_builder *b, inner_site site, i64 heads, tensor *x);
+tensor *norm_hidden(model_builder *b, bool paired, tensor *h); // ffn; paired: H is [gate | up]
 tensor *norm_embedding(model_builder *b, tensor *x);
 tensor *norm_final(model_builder *b, tensor *x);
 

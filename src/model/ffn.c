@@ -35,7 +35,8 @@ tensor *ffn_dense(model_builder *b, bool gated, i64 width, tensor *x)
     bool bias = of_is(b, "model.bias", "true");
     linear_map in = {1, {"up"}, {width}, PART_IN, bias}, out = {1, {"down"}, {b->width}, PART_FFN_OUT, bias};
     if (gated) in = (linear_map){2, {"gate", "up"}, {width, width}, PART_IN, bias};
-    return linear_slot(b, &out, ffn_activate(b, gated, linear_slot(b, &in, x)));
+    tensor *h = norm_hidden(b, gated, linear_slot(b, &in, x));
+    return linear_slot(b, &out, ffn_activate(b, gated, h));
 }
 
 static tensor *gated(model_builder *b, tensor *x) { return ffn_dense(b, true, inner_width(b, true), x); }

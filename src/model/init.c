@@ -5,25 +5,30 @@
  *   megatron   s / sqrt(2 L) for maps back to the stream, s elsewhere, untied head 1/sqrt(d)
  *   depth      s / sqrt(2 l) for maps back to the stream
  *   mitchell   1/sqrt(inputs) for maps from the stream, 1/sqrt(2 inputs l) back to it
+ *   deepnorm   Xavier, g sqrt(2 / (inputs + outputs)): g = 1 for queries and keys, (8 L)^(-1/4) for values,
+ *              attention's output and the feed-forward; s for the rest
  */
 #include "model/build.h"
 #include <math.h>
+#include <string.h>
 
 const config_key init_keys[] = {
-    {"model.init.kind", KEY_CHOICE, "normal", "normal megatron depth mitchell",
+    {"model.init.kind", KEY_CHOICE, "normal", "normal megatron depth mitchell deepnorm",
      .help =
          "standard deviation of each matrix: normal: one for all; megatron: outputs to the stream divided by "
-         "sqrt(2 layers); depth: by sqrt(2 l), l the layer from 1; mitchell: 1/sqrt(inputs), and depth",
-     .source = "megatron: Shoeybi et al., arXiv:1909.08053; mitchell: OLMo, arXiv:2402.00838"},
+         "sqrt(2 layers); depth: by sqrt(2 l), l the layer from 1; mitchell: 1/sqrt(inputs), and depth; "
+         "deepnorm: Xavier, with (8 layers)^(-1/4) for all but queries and keys",
+     .source = "megatron: Shoeybi et al., arXiv:1909.08053; mitchell: OLMo, arXiv:2402.00838; deepnorm: "
+               "arXiv:2203.00555"},
     {"model.init.std", KEY_NUMBER, "auto", "auto", .min = 1e-9, .max = 10, .help = "auto: 1/sqrt(2.5 width)",
-     .source = "HybridNorm, arXiv:2503.04598", .only = "model.init.kind=normal megatron depth"},
+     .source = "HybridNorm, arXiv:2503.04598", .only = "model.init.kind=normal megatron depth deepnorm"},
     {"model.init.std_factor", KEY_NUMBER, "1", .min = 1e-9, .max = 1e3, .help = "multiplies every deviation"},
     {"model.init.truncate", KEY_NUMBER, "3", "none", .min = 0.1, .max = 100, .unit = "deviations",
      .help = "draws beyond this are drawn again"},
     {0},
 };
 
-enum { INIT_NORMAL, INIT_MEGATRON, INIT_DEPTH, INIT_MITCHELL };
+enum { INIT_NORMAL, INIT_MEGATRON, INIT_DEPTH, INIT_MITCHELL, INIT_DEEPNORM };
 
 param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
 {
@@ -44,6 +49,16 @@ param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
         .truncate = isnan(truncate) ? 0 : truncate,
         .rows = part == PART_EMBEDDING,
     };
+}
+
+param_info init_linear(const model_builder *b, const linear_map *map, int i, i64 inputs)
+{
+    param_info info = init_matrix(b, map->part, inputs);
+    if (!of_is(b, "model.init.kind", "deepnorm")) return info;
+    bool scores = !strcmp(map->name[i], "q") || !strcmp(map->name[i], "k");
+    double gain = scores ? 1 : pow(8 * (double)b->layers, -0.25);
+    info.std = gain * sqrt(2 / (double)(inputs + map->outputs[i])) * of_number(b, "model.init.std_factor");
+    return info;
 }
 
 param_info init_gain(void) { return (param_info){.kind = PARAM_GAIN, .constant = 1, .f32 = true}; }

@@ -11,10 +11,12 @@ tensor *linear_slot(model_builder *b, const linear_map *map, tensor *x)
 {
     enum { WEIGHTS = 1, BIASES = 4 };
     tensor *in[7] = {x};
-    param_info weight = init_matrix(b, map->part, cols(x)), bias = init_bias();
-    for (int i = 0; i < map->n; i++)
+    param_info bias = init_bias();
+    for (int i = 0; i < map->n; i++) {
+        param_info weight = init_linear(b, map, i, cols(x));
         in[WEIGHTS + i] = g_param(b->g, g_path(b->g, arena_printf(b->g->arena, "%s.weight", map->name[i])), 2,
                                   (i64[]){map->outputs[i], cols(x)}, &weight);
+    }
     for (int i = 0; map->bias && i < map->n; i++)
         in[BIASES + i] = g_param(b->g, g_path(b->g, arena_printf(b->g->arena, "%s.bias", map->name[i])), 1,
                                  &map->outputs[i], &bias);

@@ -1,7 +1,7 @@
 /* residual: the wiring of the stream. A filling owns the joint: open(site) gives the branch its input,
  * close(site) takes the branch's output; the block knows nothing else of streams.
  *
- *   add    open: u = Ns(x), the branch reads Np(u);  close: x = Nq(u + No(y))
+ *   add    open: u = Ns(x), the branch reads Np(u);  close: x = Nq(a u + c No(y))
  *   frac   open: u = Ns(x), the branch reads Np(Y^T u);  close: x = Nq(B No(y) + A^T u), over m fractions of
  * the width (ops/frac.c). Ns and Nq norm the whole row, before the fractions are read and after they are
  * joined again: a post norm is the next branch's stream norm, so both have a meaning.
@@ -10,6 +10,7 @@
  */
 #include "model/build.h"
 #include "model/methods.h"
+#include <math.h>
 
 const config_key residual_keys[] = {
     {"model.residual.kind", KEY_CHOICE, "add", "add frac",
@@ -23,6 +24,13 @@ const config_key residual_keys[] = {
     {"model.residual.dynamic", KEY_BOOL, "true",
      .help = "the matrices depend on the token, not only on the layer", .source = "arXiv:2503.14125",
      .only = "model.residual.kind=frac"},
+    {"model.residual.skip_scale", KEY_NUMBER, "1", "deepnorm convex", .max = 1e6,
+     .help =
+         "factor of the stream where a branch is added: deepnorm: (2 layers)^(1/4); convex: 1 - 1/(2 layers)",
+     .source = "deepnorm: arXiv:2203.00555; convex: arXiv:2507.13338", .only = "model.residual.kind=add"},
+    {"model.residual.branch_scale", KEY_NUMBER, "1", "convex", .max = 1e6,
+     .help = "factor of the branch: convex: 1/(2 layers)", .source = "arXiv:2507.13338",
+     .only = "model.residual.kind=add"},
     {0},
 };
 
@@ -53,10 +61,21 @@ static tensor *add_open(model_builder *b, residual *r, branch which)
     r->stream = norm_around(b, which, NORM_STREAM, r->stream);
     return norm_around(b, which, NORM_PRE, r->stream);
 }
+/* The factors of stream and branch. */
+static double scale_of(const model_builder *b, const char *key, double convex)
+{
+    double branches = 2 * (double)b->layers;
+    if (of_is(b, key, "deepnorm")) return pow(branches, 0.25);
+    return of_is(b, key, "convex") ? convex : of_number(b, key);
+}
 static void add_close(model_builder *b, residual *r, branch which, tensor *y)
 {
+    double share = 1 / (2 * (double)b->layers);
     y = norm_around(b, which, NORM_OUT, y);
-    r->stream = g_out(g_node(b->g, OP_joint, IN(r->stream, y), NO_ATTRS), 0);
+    r->stream = g_out(g_node(b->g, OP_joint, IN(r->stream, y),
+                             WITH({"a", scale_of(b, "model.residual.skip_scale", 1 - share)},
+                                  {"c", scale_of(b, "model.residual.branch_scale", share)})),
+                      0);
     r->stream = norm_around(b, which, NORM_POST, r->stream);
 }
 static tensor *add_end(model_builder *b, residual *r)
