@@ -4,6 +4,7 @@
 #     sh scripts/deps.sh build              what `cmake -S . -B build && cmake --build build` needs
 #     sh scripts/deps.sh test               that, and what the tests and the formatting check need
 #     sh scripts/deps.sh bare               what scripts/bare.sh needs on the machine it runs on
+#     sh scripts/deps.sh fuzz               what scripts/fuzz.sh needs: a compiler with libFuzzer
 #     sh scripts/deps.sh list build         only print the names
 #     sh scripts/deps.sh unpack PACKAGE DIR download PACKAGE and unpack it under DIR; nothing is installed
 #
@@ -12,9 +13,11 @@
 set -eu
 
 BUILD="gcc libc6-dev make cmake pkg-config
-    libdnnl-dev libfyaml-dev libjansson-dev libpcre2-dev libsqlite3-dev libutf8proc-dev libxxhash-dev"
+    libdnnl-dev libfyaml-dev libjansson-dev libpcre2-dev libsqlite3-dev libutf8proc-dev libxxhash-dev libzstd-dev
+    zlib1g-dev"
 TEST="$BUILD libcmocka-dev clang-format-14"
 BARE="debootstrap git"
+FUZZ="$BUILD clang libclang-rt-14-dev"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -31,7 +34,8 @@ packages() {
     build) echo $BUILD ;;
     test) echo $TEST ;;
     bare) echo $BARE ;;
-    *) die "no list '$1'; there are: build test bare" ;;
+    fuzz) echo $FUZZ ;;
+    *) die "no list '$1'; there are: build test bare fuzz" ;;
     esac
 }
 
@@ -97,14 +101,14 @@ unpack() {
 }
 
 case ${1-} in
-build | test | bare) install "$1" ;;
+build | test | bare | fuzz) install "$1" ;;
 list) packages "${2-build}" | tr ' ' '\n' ;;
 unpack)
     [ $# = 3 ] || die "usage: deps.sh unpack PACKAGE DIR"
     unpack "$2" "$3"
     ;;
 *)
-    say "usage: sh scripts/deps.sh build | test | bare | list LIST | unpack PACKAGE DIR"
+    say "usage: sh scripts/deps.sh build | test | bare | fuzz | list LIST | unpack PACKAGE DIR"
     exit 2
     ;;
 esac

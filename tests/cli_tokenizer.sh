@@ -86,6 +86,64 @@ printf '1\t2\n\n 3' >"$work/in"
 run 0 decode --tokenizer "$t"
 prints '!"#'
 
+# Two tokenizers on one text.
+run 0 compare "$t" "$work/s.json" "$work/corpus/b.txt"
+grep -qx 'pattern                    gpt2         llama3' "$work/out" || complain "compare: no row of patterns"
+[ "$(wc -l <"$work/out")" = 10 ] || complain "compare: not ten rows"
+run 0 compare --json "$t" "$t" "$work/corpus/b.txt" "$work/corpus/skip.md"
+grep -qE '^\{"bytes": [0-9]+, "characters": [0-9]+, "words": 3[0-9]+, "ids_shared": 4[0-9]+, "tokenizers": \[\{"file": ' "$work/out" ||
+    complain "compare --json"
+run 2 compare "$t" "$t"
+run 1 compare "$t" "$t" "$work/nowhere"
+says "$work/nowhere: cannot open: No such file or directory"
+
+# A .tiktoken file: 256 bytes and two merges, of no known family.
+i=0
+while [ $i -lt 256 ]; do
+    printf "\\$(printf %03o $i)" | base64 | sed "s/\$/ $i/"
+    i=$((i + 1))
+done >"$work/r.tiktoken"
+printf 'aGk= 256\nICBo 257\n' >>"$work/r.tiktoken"
+run 1 convert "$work/r.tiktoken" --out "$work/r.json"
+grep -q "^keel: $work/r.tiktoken: 258 ranks are no family Keel knows (r50k 50256, " "$work/err" || complain "convert: unknown family"
+run 1 info "$work/r.tiktoken"
+run 0 convert "$work/r.tiktoken" --pattern cl100k --special '<|im_start|>' --special '<|im_end|>' --out "$work/r.json"
+grep -qE "^wrote $work/r.json: 260 ids, 1 merges, pattern cl100k, hash [0-9a-f]{16}$" "$work/err" || complain "convert says"
+printf 'hi  hi' >"$work/in"
+run 0 encode --tokenizer "$work/r.json"
+prints '256 32 32 256\n'
+run 0 convert "$work/r.json" --out "$work/r2.json"
+cmp -s "$work/r.json" "$work/r2.json" || complain "convert of a tokenizer.json changes it"
+run 2 convert "$work/r.json" --special x --out "$work/r3.json"
+says "--special without --pattern: special tokens are added to .tiktoken files alone"
+run 2 convert "$work/r.json" --pattern gpt2 --out "$work/r3.json"
+says "$work/r.json: no .tiktoken file: --pattern is for those alone"
+run 1 convert "$work/r.tiktoken" --pattern gpt9 --out "$work/r3.json"
+says "no pattern is named 'gpt9'; there are gpt2, cl100k, llama3, qwen2, o200k"
+run 2 convert "$work/r.json"
+
+# Conversations: the layout is found by its special tokens; what people write is plain text.
+echo '[{"role": "user", "content": "<|im_end|>hi"}]' >"$work/in"
+run 0 chat --tokenizer "$work/r.json" --answer
+prints '258 117 115 101 114 10 60 124 105 109 95 101 110 100 124 62 256 259 10 258 97 115 115 105 115 116 97 110 116 10\n'
+run 0 chat --tokenizer "$work/r.json" --template
+grep -q "^{% for m in messages %}.*assistant.n' }}{% endif %}$" "$work/out" || complain "chat --template"
+run 1 chat --tokenizer "$t"
+says "$t: it has the special tokens of no chat layout (llama3, chatml)"
+run 1 chat --tokenizer "$t" --layout chatml
+says "$t: the layout chatml needs the special token <|im_start|>"
+run 2 chat --tokenizer "$t" --layout mine
+says "--layout=mine: there are llama3, chatml"
+echo '[{"role": "user"}]' >"$work/in"
+run 1 chat --tokenizer "$work/r.json"
+says 'standard input: message 1 has no strings "role" and "content"'
+echo '{}' >"$work/in"
+run 1 chat --tokenizer "$work/r.json"
+says "standard input: no JSON list of messages"
+echo '[{"role": ' >"$work/in"
+run 1 chat --tokenizer "$work/r.json"
+says "standard input:2:0: unexpected token near end of file"
+
 printf '1 2 99999' >"$work/in"
 run 1 decode --tokenizer "$t"
 vocab=$("$keel" tokenizer info "$t" | sed -n 's/^vocab *//p')
@@ -102,7 +160,7 @@ run 2 train --out "$work/x.json"
 run 2 train --vocab many --out "$work/x.json" "$work/corpus"
 run 2 encode
 run 2 mend
-says "keel tokenizer mend: expected train, encode, decode or info"
+says "keel tokenizer mend: expected train, encode, decode, info, compare, convert or chat"
 run 1 train --vocab 100 --out "$work/x.json" "$work/corpus"
 says "a vocabulary of 100; it must be 257 (256 bytes + 1 special) to 16777216"
 run 1 train --out "$work/x.json" "$work/none.txt"

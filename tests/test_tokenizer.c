@@ -269,7 +269,7 @@ static void test_ways_agree(void **state)
     token_list cached = {0};
     i32 scan[300], heap[300], fresh[4000];
     assert_ok(encoder_open(t, &e));
-    assert_ok(splitter_open(t->pattern, &s));
+    assert_ok(splitter_open(t->stage[0].pattern, &s));
     for (u64 seed = 0; seed < 2000; seed++) {
         char text[300];
         i64 a, b, count = 0;
@@ -390,7 +390,7 @@ static void test_bad_options(void **state)
     assert_fails(bpe_trainer_open(&(bpe_options){.min_frequency = -1}, &b), ERR_CONFIG,
                  "min_frequency is -1; at least 1");
     assert_fails(bpe_trainer_open(&(bpe_options){.pattern = "gpt3"}, &b), ERR_CONFIG,
-                 "no pattern is named 'gpt3'; there are gpt2, cl100k, llama3, qwen2");
+                 "no pattern is named 'gpt3'; there are gpt2, cl100k, llama3, qwen2, o200k");
     assert_fails(bpe_trainer_open(&(bpe_options){.specials = same, .special_count = 2}, &b), ERR_CONFIG,
                  "special token '<a>' is given twice");
     assert_fails(bpe_trainer_open(&(bpe_options){.specials = byte, .special_count = 1}, &b), ERR_CONFIG,

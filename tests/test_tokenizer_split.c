@@ -60,6 +60,8 @@ static void test_vectors(void **state)
          "b \xE4\xB8 c",
          "a|\xFF\xFE|b| |\xE4\xB8| c|"},
         {"gpt2", "", ""},
+        {"o200k", "HTTPServer isn't/\n\n12345 naïveÉcole", "HTTPServer| isn't|/\n\n|123|45| naïve|École|"},
+        {"o200k", "a\n\n  b\n", "a|\n\n| | b|\n|"},
     };
     char got[200];
     i64 checked = 0;
@@ -74,7 +76,7 @@ static void test_vectors(void **state)
         }
         pattern_close(p);
     }
-    assert_int_equal(checked, 37);
+    assert_int_equal(checked, 39);
 }
 
 /* The form that is matched gives the pieces of the form that stands in files. */
@@ -144,7 +146,7 @@ static void test_errors(void **state)
     (void)state;
     pattern *p;
     assert_fails(pattern_open("gpt5", &p), ERR_CONFIG,
-                 "no pattern is named 'gpt5'; there are gpt2, cl100k, llama3, qwen2");
+                 "no pattern is named 'gpt5'; there are gpt2, cl100k, llama3, qwen2, o200k");
     assert_fails(pattern_compile("a(b", &p), ERR_FORMAT,
                  "pattern 'a(b': missing closing parenthesis (near '')");
     assert_fails(pattern_compile("[a\\S]", &p), ERR_FORMAT,

@@ -7,8 +7,8 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "cli/cli.h"
+#include "cli/tokenizer_parts.h"
 #include "text/tokenizer.h"
-#include "text/train_bpe.h"
 #include <argp.h>
 #include <fts.h>
 #include <inttypes.h>
@@ -19,16 +19,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { MOST_SPECIALS = 1024 };
-
-typedef struct arguments {
-    const char *tokenizer, *out, *special;
-    char **paths;
-    int path_count;
-    bool lines, json;
-    bpe_options train;
-    const char *specials[MOST_SPECIALS];
-} arguments;
+typedef tokenizer_args arguments;
 
 /* "16Ki", "2Gi": a whole number of at least LEAST. */
 static i64 count_option(struct argp_state *state, const char *name, const char *value, i64 least)
@@ -95,6 +86,60 @@ static error_t take_info(int key, char *value, struct argp_state *state)
         a->tokenizer = value;
     else if (key == ARGP_KEY_END && !a->tokenizer)
         argp_error(state, "which tokenizer.json?");
+    else
+        return ARGP_ERR_UNKNOWN;
+    return 0;
+}
+
+static error_t take_compare(int key, char *value, struct argp_state *state)
+{
+    arguments *a = state->input;
+    (void)value;
+    if (key == 'j')
+        a->json = true;
+    else if (key == ARGP_KEY_ARGS)
+        a->paths = state->argv + state->next, a->path_count = state->argc - state->next;
+    else if (key == ARGP_KEY_END && a->path_count < 3)
+        argp_error(state, "which two tokenizers, and which text to compare them on?");
+    else
+        return ARGP_ERR_UNKNOWN;
+    return 0;
+}
+
+static error_t take_convert(int key, char *value, struct argp_state *state)
+{
+    arguments *a = state->input;
+    if (key == 'o')
+        a->out = value;
+    else if (key == 'p')
+        a->train.pattern = value;
+    else if (key == 's' && a->train.special_count == MOST_SPECIALS)
+        argp_error(state, "more than %d special tokens", MOST_SPECIALS);
+    else if (key == 's')
+        a->specials[a->train.special_count++] = value;
+    else if (key == ARGP_KEY_ARG && !a->tokenizer)
+        a->tokenizer = value;
+    else if (key == ARGP_KEY_END && (!a->tokenizer || !a->out))
+        argp_error(state,
+                   !a->out ? "--out is missing: where does the tokenizer.json go?" : "which tokenizer?");
+    else
+        return ARGP_ERR_UNKNOWN;
+    return 0;
+}
+
+static error_t take_chat(int key, char *value, struct argp_state *state)
+{
+    arguments *a = state->input;
+    if (key == 'T')
+        a->tokenizer = value;
+    else if (key == 'c')
+        a->chat = value;
+    else if (key == 'a')
+        a->answer = true;
+    else if (key == 'e')
+        a->template = true;
+    else if (key == ARGP_KEY_END && !a->tokenizer)
+        argp_error(state, "--tokenizer is missing: which tokenizer.json?");
     else
         return ARGP_ERR_UNKNOWN;
     return 0;
@@ -318,7 +363,7 @@ static status run_info(arguments *a)
 static const struct argp_option train_options[] = {
     {"vocab", 'v', "N", 0, "entries in all, special tokens and bytes included (16Ki)", 0},
     {"out", 'o', "FILE", 0, "where the tokenizer.json goes", 0},
-    {"pattern", 'p', "NAME", 0, "how text is cut into pieces: gpt2, cl100k, llama3, qwen2 (gpt2)", 0},
+    {"pattern", 'p', "NAME", 0, "how text is cut into pieces: gpt2, cl100k, llama3, qwen2, o200k (gpt2)", 0},
     {"special", 's', "TOKEN", 0, "a special token, any number of times (one: <|endoftext|>)", 0},
     {"threads", 't', "N", 0, "threads (all)", 0},
     {"memory", 'm', "BYTES", 0, "cap on the tables' memory; beyond it rare words are forgotten (2Gi)", 0},
@@ -337,6 +382,22 @@ static const struct argp_option encode_options[] = {
 static const struct argp_option decode_options[] = {OPTION_TOKENIZER, {0}};
 static const struct argp_option info_options[] = {
     OPTION_TOKENIZER, {"json", 'j', 0, 0, "one JSON object instead of lines", 0}, {0}};
+
+static const struct argp_option compare_options[] = {
+    {"json", 'j', 0, 0, "one JSON object instead of a table", 0}, {0}};
+static const struct argp_option convert_options[] = {
+    {"out", 'o', "FILE", 0, "where the tokenizer.json goes", 0},
+    {"pattern", 'p', "NAME", 0,
+     "for a .tiktoken file: its pattern (gpt2, cl100k, llama3, qwen2, o200k); known families need none", 0},
+    {"special", 's', "TOKEN", 0, "with --pattern: a special token, any number of times; ids follow the ranks",
+     0},
+    {0}};
+static const struct argp_option chat_options[] = {
+    OPTION_TOKENIZER,
+    {"layout", 'c', "NAME", 0, "chatml or llama3 (the one whose special tokens the tokenizer has)", 0},
+    {"answer", 'a', 0, 0, "close with the head of an assistant's message", 0},
+    {"template", 'e', 0, 0, "print the layout as a Jinja chat_template instead; reads nothing", 0},
+    {0}};
 
 static const struct part {
     const char *name, *help;
@@ -360,6 +421,26 @@ static const struct part {
      "vocabulary, pattern, special tokens, hash",
      {info_options, take_info, "FILE", "Says what a tokenizer.json holds.", 0, 0, 0},
      run_info},
+    {"compare",
+     "two tokenizers on one text: compression, fertility",
+     {compare_options, take_compare, "A B FILE...",
+      "Compares two tokenizers on text: bytes a token, tokens a word, words that are one token, ids that "
+      "occur, "
+      "speed on one thread.",
+      0, 0, 0},
+     tokenizer_compare},
+    {"convert",
+     "a .tiktoken file, or a tokenizer.json, to a tokenizer.json",
+     {convert_options, take_convert, "FILE",
+      "Reads any tokenizer that Keel reads and writes a tokenizer.json.", 0, 0, 0},
+     tokenizer_convert},
+    {"chat",
+     "messages on standard input to ids",
+     {chat_options, take_chat, "",
+      "Encodes a JSON list of {\"role\", \"content\"} on standard input. Special tokens in a message are "
+      "plain text.",
+      0, 0, 0},
+     tokenizer_chat},
 };
 
 static void print_parts(FILE *to)
@@ -382,6 +463,7 @@ status verb_tokenizer(int argc, char **argv)
         TRY(cli_parse(&parts[i].argp, argc - 1, argv + 1, &a));
         return parts[i].run(&a);
     }
-    return fail(ERR_USAGE, "keel tokenizer%s%s: expected train, encode, decode or info", *name ? " " : "",
-                name);
+    return fail(ERR_USAGE,
+                "keel tokenizer%s%s: expected train, encode, decode, info, compare, convert or chat",
+                *name ? " " : "", name);
 }

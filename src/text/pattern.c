@@ -12,11 +12,14 @@
 #include "text/pattern.h"
 #include "base/text.h"
 #include "text/utf8.h"
+#include <ctype.h>
 #include <pcre2.h>
 #include <string.h>
 
 #define SPACE_RANGES                                                                                         \
     "\\x09-\\x0d\\x20\\x85\\xa0\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
+
+#define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 
 static const pattern_row rows[] = {
     {"gpt2", "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
@@ -33,6 +36,11 @@ static const pattern_row rows[] = {
      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
      "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
      NULL},
+    {"o200k",
+     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+" CONTRACTION
+     "?|[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*" CONTRACTION
+     "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+     NULL},
 };
 
 struct pattern {
@@ -45,7 +53,7 @@ struct splitter {
     pcre2_match_data *match;
     pcre2_match_context *context;
     pcre2_jit_stack *stack; // NULL: the 32 KiB of the machine stack that JIT code uses by itself
-    const u8 *at, *end, *stretch_end;
+    const u8 *at, *end, *stretch, *stretch_end; // a stretch: well-formed UTF-8 as far as it goes
 };
 
 i64 pattern_count(void) { return COUNT(rows); }
@@ -83,6 +91,36 @@ static status spell_out_spaces(const char *regex, text *out)
             in_class = *p == '[' || (in_class && *p != ']');
             text_add_bytes(out, p, 1);
         }
+    }
+    return OK;
+}
+
+/* The first bytes of P that another engine may read otherwise: how many, or 0. */
+static size_t strange_here(const char *p, bool in_class)
+{
+    bool word = isalnum((unsigned char)p[1]);
+    if (*p == '\\') return !p[1] ? 1 : word && !strchr("sSdwpPrnt", p[1]) ? 2 : 0;
+    if (in_class) return !strncmp(p, "[:", 2) || !strncmp(p, "&&", 2) ? 2 : *p == '[';
+    if (*p == '(' && p[1] == '?') // (?: (?= (?! (?> (?i:
+        return p[2] && strchr(":=!>", p[2]) ? 0 : !strncmp(p + 2, "i:", 2) ? 0 : MIN(strlen(p), (size_t)3);
+    return *p == '^' || *p == '$';
+}
+
+status pattern_portable(const char *regex)
+{
+    bool in_class = false;
+    for (const char *p = regex; *p; p++) {
+        size_t strange = strange_here(p, in_class);
+        if (strange)
+            return fail(ERR_FORMAT,
+                        "pattern '%.200s': '%.*s' does not mean the same in every engine: refused", regex,
+                        (int)strange, p);
+        if (*p == '\\')
+            p++;
+        else if (in_class)
+            in_class = *p != ']';
+        else if (*p == '[')
+            in_class = true, p += p[1] == '^';
     }
     return OK;
 }
@@ -165,13 +203,13 @@ void splitter_close(splitter *s)
 
 void splitter_start(splitter *s, const void *bytes, size_t n)
 {
-    s->at = s->stretch_end = bytes;
+    s->at = s->stretch = s->stretch_end = bytes;
     s->end = n ? s->at + n : s->at;
 }
 
 /* JIT code gave up for want of stack or steps: once more with a big stack, then the interpreter without
  * limits. */
-static int match_stubborn(splitter *s, size_t n)
+static int match_stubborn(splitter *s, size_t n, size_t from)
 {
     enum { BIG_STACK = 256 << 20 };
     if (!s->stack) s->stack = pcre2_jit_stack_create(1 << 16, BIG_STACK, NULL);
@@ -180,11 +218,11 @@ static int match_stubborn(splitter *s, size_t n)
     int found = PCRE2_ERROR_JIT_STACKLIMIT;
     if (s->stack && s->pattern->jit) {
         pcre2_jit_stack_assign(s->context, NULL, s->stack);
-        found = pcre2_jit_match(s->pattern->code, s->at, n, 0, 0, s->match, s->context);
+        found = pcre2_jit_match(s->pattern->code, s->stretch, n, from, 0, s->match, s->context);
     }
     if (found < 0 && found != PCRE2_ERROR_NOMATCH)
-        found = pcre2_match(s->pattern->code, s->at, n, 0, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, s->match,
-                            s->context);
+        found = pcre2_match(s->pattern->code, s->stretch, n, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+                            s->match, s->context);
     return found;
 }
 
@@ -200,26 +238,27 @@ status splitter_next(splitter *s, const u8 **piece, size_t *bytes)
             *bytes = length;
             return OK;
         }
-        s->stretch_end = s->at + valid;
+        s->stretch = s->at, s->stretch_end = s->at + valid;
     }
-    size_t n = (size_t)(s->stretch_end - s->at);
-    if (!n) {
+    size_t n = (size_t)(s->stretch_end - s->stretch), from = (size_t)(s->at - s->stretch);
+    if (from == n) {
         *bytes = 0;
         return OK;
     }
-    int found = s->pattern->jit
-                    ? pcre2_jit_match(s->pattern->code, s->at, n, 0, 0, s->match, s->context)
-                    : pcre2_match(s->pattern->code, s->at, n, 0, PCRE2_NO_UTF_CHECK, s->match, s->context);
-    if (found < 0 && found != PCRE2_ERROR_NOMATCH) found = match_stubborn(s, n);
+    int found =
+        s->pattern->jit
+            ? pcre2_jit_match(s->pattern->code, s->stretch, n, from, 0, s->match, s->context)
+            : pcre2_match(s->pattern->code, s->stretch, n, from, PCRE2_NO_UTF_CHECK, s->match, s->context);
+    if (found < 0 && found != PCRE2_ERROR_NOMATCH) found = match_stubborn(s, n, from);
     if (found < 0 && found != PCRE2_ERROR_NOMATCH)
         return fail(ERR_MEMORY, "cutting a text of %zu bytes into pieces failed (PCRE2 error %d)", n, found);
     const PCRE2_SIZE *range = pcre2_get_ovector_pointer(s->match);
     if (found == PCRE2_ERROR_NOMATCH)
-        length = n;
-    else if (range[0])
-        length = range[0]; // a gap: the next call finds this match again, at its start
-    else
-        length = range[1] ? range[1] : utf8_character(s->at, n); // an empty match must not stand still
+        length = n - from;
+    else if (range[0] > from)
+        length = range[0] - from; // a gap: the next call finds this match again, at its start
+    else                          // an empty match must not stand still
+        length = range[1] > from ? range[1] - from : utf8_character(s->at, n - from);
     s->at += length;
     *bytes = length;
     return OK;

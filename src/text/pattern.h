@@ -33,6 +33,9 @@ status pattern_open(const char *name, pattern **out) MUST;
 /* Compiles any regular expression: \s is Unicode's 25 white-space code points, $ the end of the text.
  * ERR_FORMAT with the place of a mistake. */
 status pattern_compile(const char *regex, pattern **out) MUST;
+/* Does REGEX, of a tokenizer file written for another engine, mean the same here? ERR_FORMAT with the first
+ * part that may not: anchors, look-behinds, back-references, escapes beyond \s \S \d \w \p \P \r \n \t. */
+status pattern_portable(const char *regex) MUST;
 void pattern_close(pattern *p); // NULL allowed
 /* "14.0.0": the Unicode version behind \p{L} and \p{N}. */
 void pattern_unicode_version(char out[32]);

@@ -2,23 +2,19 @@
  * writing in tokenizer_write.c, encoding in encoder.c. */
 #define XXH_INLINE_ALL
 #include "text/tokenizer.h"
+#include "base/text.h"
+#include "text/nfc.h"
 #include "text/tokenizer_impl.h"
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
 
-status tokenizer_new(const char *pattern_name, i64 vocab, i64 merges, i64 added, tokenizer **out)
+status tokenizer_new(i64 vocab, i64 merges, i64 added, tokenizer **out)
 {
     arena *a;
     TRY(arena_open(&a));
     tokenizer *t = arena_new(a, tokenizer);
     t->a = a;
-    status s = pattern_open(pattern_name, &t->pattern);
-    if (s) {
-        arena_close(a);
-        return s;
-    }
-    t->row = pattern_named(pattern_name);
     t->vocab = vocab, t->merges = merges, t->added_count = added;
     t->token = arena_array(a, token_bytes, vocab);
     t->spelled = arena_array(a, u8, vocab);
@@ -28,10 +24,26 @@ status tokenizer_new(const char *pattern_name, i64 vocab, i64 merges, i64 added,
     return OK;
 }
 
+status tokenizer_add_stage(tokenizer *t, const char *name, const char *regex)
+{
+    if (t->stages == MAX_STAGES) return fail(ERR_FORMAT, "text is cut in more than %d stages", MAX_STAGES);
+    split_stage *s = &t->stage[t->stages];
+    s->row = regex ? pattern_of_regex(regex) : pattern_named(name);
+    if (s->row || !regex)
+        TRY(pattern_open(s->row ? s->row->name : name, &s->pattern));
+    else {
+        TRY(pattern_portable(regex));
+        TRY(pattern_compile(regex, &s->pattern));
+    }
+    s->regex = s->row ? s->row->regex : arena_strdup(t->a, regex);
+    t->stages++;
+    return OK;
+}
+
 void tokenizer_close(tokenizer *t)
 {
     if (!t) return;
-    pattern_close(t->pattern);
+    for (int i = 0; i < t->stages; i++) pattern_close(t->stage[i].pattern);
     json_decref(t->shell);
     arena_close(t->a);
 }
@@ -42,11 +54,11 @@ static int by_id(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void trie_add(trie *t, const added_token *token, i32 index)
+static void trie_add(trie *t, const char *content, size_t n, i32 index)
 {
     i32 at = 0;
-    for (size_t i = 0; i < token->bytes; i++) {
-        u8 byte = (u8)token->content[i];
+    for (size_t i = 0; i < n; i++) {
+        u8 byte = (u8)content[i];
         i32 child = t->node[at].child;
         while (child >= 0 && t->node[child].byte != byte) child = t->node[child].sibling;
         if (child < 0) {
@@ -57,22 +69,33 @@ static void trie_add(trie *t, const added_token *token, i32 index)
         at = child;
     }
     t->node[at].added = index;
-    t->first[(u8)token->content[0]] = true;
+    t->first[(u8)content[0]] = true;
 }
 
-static void build_tries(tokenizer *t)
+/* A token with normalized = true is looked for in normalized text, so its own spelling is normalized too. */
+static status build_tries(tokenizer *t)
 {
+    text normal = {0};
     for (int pass = 0; pass < 2; pass++) {
         size_t nodes = 1;
-        for (i64 i = 0; i < t->added_count; i++) nodes += t->added[i].bytes;
+        for (i64 i = 0; i < t->added_count; i++) nodes += 3 * t->added[i].bytes; // NFC at most triples
         t->trie[pass].node = arena_array(t->a, trie_node, nodes);
         t->trie[pass].node[0] = (trie_node){0, -1, -1, -1};
         t->trie[pass].count = 1;
     }
     for (i64 i = 0; i < t->added_count; i++) {
-        trie_add(&t->trie[t->added[i].normalized], &t->added[i], (i32)i);
-        if (!t->added[i].special) t->any_plain = true;
+        added_token *x = &t->added[i];
+        const char *content = x->content;
+        size_t n = x->bytes;
+        if (t->nfc && x->normalized) {
+            status s = nfc_normalize(&content, &n, &normal);
+            if (s) return text_free(&normal), s;
+        }
+        trie_add(&t->trie[x->normalized], content, n, (i32)i);
+        if (!x->special) t->any_plain = true;
     }
+    text_free(&normal);
+    return OK;
 }
 
 static bool is_added(const tokenizer *t, i32 id)
@@ -114,7 +137,7 @@ i32 tokenizer_whole(const tokenizer *t, const u8 *bytes, size_t n)
 status tokenizer_finish(tokenizer *t, const char *name)
 {
     qsort(t->added, (size_t)t->added_count, sizeof *t->added, by_id);
-    build_tries(t);
+    TRY(build_tries(t));
     memset(t->bpe.byte_id, -1, sizeof t->bpe.byte_id);
     for (i64 id = 0; id < t->vocab; id++)
         if (t->spelled[id] == SPELLED_ALPHABET && t->token[id].bytes == 1)
@@ -135,7 +158,12 @@ status tokenizer_finish(tokenizer *t, const char *name)
 
 i64 tokenizer_vocab(const tokenizer *t) { return t->vocab; }
 i64 tokenizer_merges(const tokenizer *t) { return t->merges; }
-const char *tokenizer_pattern(const tokenizer *t) { return t->row->name; }
+bool tokenizer_nfc(const tokenizer *t) { return t->nfc; }
+const char *tokenizer_pattern(const tokenizer *t)
+{
+    if (!t->stages) return "none";
+    return t->stages == 1 && t->stage[0].row ? t->stage[0].row->name : "custom";
+}
 i64 tokenizer_added(const tokenizer *t) { return t->added_count; }
 const added_token *tokenizer_added_at(const tokenizer *t, i64 i) { return &t->added[i]; }
 
@@ -171,9 +199,9 @@ u64 tokenizer_hash(const tokenizer *t)
     char unicode[32];
     pattern_unicode_version(unicode);
     XXH3_64bits_reset(&h);
-    hash_bytes(&h, t->row->regex, strlen(t->row->regex));
+    for (int i = 0; i < t->stages; i++) hash_bytes(&h, t->stage[i].regex, strlen(t->stage[i].regex));
     hash_bytes(&h, unicode, strlen(unicode));
-    hash_number(&h, t->whole_piece);
+    hash_number(&h, (u64)t->whole_piece | (u64)t->nfc << 1);
     hash_number(&h, (u64)t->vocab);
     for (i64 id = 0; id < t->vocab; id++) {
         if (!t->token[id].data) continue;
@@ -184,8 +212,9 @@ u64 tokenizer_hash(const tokenizer *t)
     for (i64 i = 0; i < t->merges; i++) hash_number(&h, (u64)t->merge[i].left << 32 | (u32)t->merge[i].right);
     hash_number(&h, (u64)t->added_count);
     for (i64 i = 0; i < t->added_count; i++) {
-        hash_number(&h,
-                    (u64)t->added[i].id << 2 | (u64)t->added[i].special << 1 | (u64)t->added[i].normalized);
+        const added_token *x = &t->added[i];
+        u64 strip = (u64)x->single_word << 2 | (u64)x->lstrip << 1 | (u64)x->rstrip;
+        hash_number(&h, strip << 32 | (u64)x->id << 2 | (u64)x->special << 1 | (u64)x->normalized);
         hash_bytes(&h, t->added[i].content, t->added[i].bytes);
     }
     return XXH3_64bits_digest(&h);

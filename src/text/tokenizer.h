@@ -1,4 +1,4 @@
-/* tokenizer: text to tokens and back, by byte-level BPE as Hugging Face's tokenizer.json describes it.
+/* tokenizer: text to tokens and back, by byte-level BPE as tokenizer.json and .tiktoken files describe it.
  *
  *     tokenizer *t;
  *     TRY(tokenizer_open("tokenizer.json", &t));
@@ -8,9 +8,10 @@
  *     token_list_free(&ids);
  *     tokenizer_close(t);
  *
- * Any bytes survive: decoding what was encoded gives the same bytes, well-formed UTF-8 or not. A tokenizer
- * never changes once open and may be shared between threads. Encoding is not a prefix code: the tokens of a
- * text need not begin with the tokens of its beginning, so a stream is cut at documents. */
+ * Any bytes survive: decoding what was encoded gives the same bytes, well-formed UTF-8 or not (but for a file
+ * that asks for NFC, or for added tokens that swallow white space). A tokenizer never changes once open and
+ * may be shared between threads. Encoding is not a prefix code: the tokens of a text need not begin with the
+ * tokens of its beginning, so a stream is cut at documents. */
 #pragma once
 #include "base/base.h"
 
@@ -32,19 +33,33 @@ typedef enum special_mode {
     SPECIAL_FORBID,  // ERR_INPUT: for text of strangers that should not hold any
 } special_mode;
 
-/* Reads a tokenizer.json. ERR_FORMAT in one line for what is damaged and for what Keel does not implement
- * (other models, normalizers, prefixes, patterns ...), by name; ERR_IO; ERR_MEMORY. Close with
- * tokenizer_close. */
-status tokenizer_open(const char *path_json, tokenizer **out) MUST;
+/* Reads a tokenizer.json, or a .tiktoken file of a family Keel knows; which it is, its content says.
+ * ERR_FORMAT in one line for what is damaged and for what Keel does not implement (other models, normalizers,
+ * prefixes
+ * ...), by name; ERR_IO; ERR_MEMORY. Close with tokenizer_close. */
+status tokenizer_open(const char *path, tokenizer **out) MUST;
 /* The same from N bytes in memory; NAME stands for the path in messages. */
 status tokenizer_parse(const char *json, size_t n, const char *name, tokenizer **out) MUST;
-void tokenizer_close(tokenizer *t); // NULL allowed
+/* The lines "base64 rank" of a .tiktoken file, which names neither its pattern nor its special tokens.
+ * Without PATTERN both come from the number of its ranks: r50k (GPT-2), p50k, cl100k, o200k, Llama 3 and Qwen
+ * have one each; ERR_FORMAT for any other number. With PATTERN, SPECIALS get the ids behind the largest rank.
+ */
+typedef struct tiktoken_options {
+    const char *pattern; // a name of pattern.h; NULL: by the number of ranks
+    const char *const *specials;
+    i64 special_count;
+} tiktoken_options;
+status tokenizer_parse_tiktoken(const char *data, size_t n, const char *name, const tiktoken_options *o,
+                                tokenizer **out) MUST;
+bool tokenizer_is_tiktoken(const char *data, size_t n); // by the first line
+void tokenizer_close(tokenizer *t);                     // NULL allowed
 /* Writes a tokenizer.json, whole or not at all. Reading it back gives an equal tokenizer. */
 status tokenizer_save(const tokenizer *t, const char *path) MUST;
 
 i64 tokenizer_vocab(const tokenizer *t);           // the largest id + 1: rows of an embedding
 i64 tokenizer_merges(const tokenizer *t);          // merges in its list
-const char *tokenizer_pattern(const tokenizer *t); // "gpt2": a name of pattern.h
+const char *tokenizer_pattern(const tokenizer *t); // "gpt2": a name of pattern.h; else "custom", "none"
+bool tokenizer_nfc(const tokenizer *t);            // is text brought to NFC first?
 /* Identity: xxh3 of vocabulary, merges, pattern, rules, added tokens and the Unicode version of the pattern's
  * classes. Two files that encode and decode alike have one hash; so have runs that used them. */
 u64 tokenizer_hash(const tokenizer *t);
@@ -61,8 +76,9 @@ i32 tokenizer_special(const tokenizer *t, const char *content);
 /* Added tokens in order of id: how many, and the I-th. */
 typedef struct added_token {
     i32 id;
-    bool special, normalized; // as in the file: not special = found in plain text too
-    const char *content;      // zero-terminated
+    bool special, normalized;         // as in the file: not special = found in plain text too
+    bool single_word, lstrip, rstrip; // only between non-words; swallows white space before, behind it
+    const char *content;              // zero-terminated
     size_t bytes;
 } added_token;
 i64 tokenizer_added(const tokenizer *t);

@@ -1,7 +1,8 @@
 /* tokenizer_impl: the insides of a tokenizer, for the files that make, read and write one.
  *
  *     tokenizer *t;
- *     TRY(tokenizer_new("gpt2", vocab, merges, added, &t));   // room in T's own arena
+ *     TRY(tokenizer_new(vocab, merges, added, &t));           // room in T's own arena
+ *     TRY(tokenizer_add_stage(t, "gpt2", NULL));              // or close T
  *     t->token[id] = ...; t->merge[i] = ...; t->added[j] = ...;
  *     s = tokenizer_finish(t);                                // tables for encoding
  */
@@ -11,7 +12,7 @@
 #include "text/tokenizer.h"
 #include <jansson.h>
 
-enum { MAX_VOCAB = 1 << 24 };
+enum { MAX_VOCAB = 1 << 24, MAX_STAGES = 8 };
 
 typedef struct merge_rule {
     i32 left, right, id;
@@ -33,6 +34,13 @@ typedef struct trie {
     bool first[256]; // bytes that some token begins with
 } trie;
 
+/* One cut of the text; the next stage cuts its pieces further. */
+typedef struct split_stage {
+    const pattern_row *row; // NULL: a pattern of the file's own
+    const char *regex;
+    pattern *pattern;
+} split_stage;
+
 struct tokenizer {
     arena *a;
     i64 vocab, merges, added_count;
@@ -41,8 +49,9 @@ struct tokenizer {
     merge_rule *merge;  // [merges], in order of rank
     added_token *added; // [added_count], in order of id
     bool whole_piece;   // "ignore_merges": a piece that is a token is not merged
-    const pattern_row *row;
-    pattern *pattern;
+    bool nfc;           // text is normalized first
+    split_stage stage[MAX_STAGES];
+    int stages;
     json_t *shell; // the file without vocabulary and merges, for writing it back
 
     bpe bpe;
@@ -52,7 +61,11 @@ struct tokenizer {
     u64 by_bytes_mask;
 };
 
-status tokenizer_new(const char *pattern_name, i64 vocab, i64 merges, i64 added, tokenizer **out) MUST;
+status tokenizer_new(i64 vocab, i64 merges, i64 added, tokenizer **out) MUST;
+/* Adds a cut: by the pattern NAME of pattern.h, or by REGEX (copied), which may be one of those too. */
+status tokenizer_add_stage(tokenizer *t, const char *name, const char *regex) MUST;
+/* Gives T, complete but for it, the parts of a tokenizer.json around vocabulary and merges. */
+status tokenizer_make_shell(tokenizer *t) MUST;
 /* Sorts the added tokens and builds the tables; NAME begins messages. ERR_FORMAT for a merge that appears
  * twice. T must have an id for each merge and each added token already. */
 status tokenizer_finish(tokenizer *t, const char *name) MUST;

@@ -8,13 +8,19 @@
 #include "text/byte_alphabet.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_impl.h"
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
 typedef struct reader {
     const char *name; // for messages
     json_t *root, *model, *vocab, *merges, *added;
-    const char *pattern;
+    struct {
+        const char *name, *regex; // one of the two, borrowed
+    } stage[MAX_STAGES];
+    int stages;
+    json_t *quoted; // an array of the regexes made here
+    bool nfc;
     tokenizer *t;
 } reader;
 
@@ -56,63 +62,127 @@ static const char *type_of(json_t *object)
     return type ? type : "(none)";
 }
 
-/* {"type": "ByteLevel"}; REGEX says whether it must cut by gpt2's pattern. */
-static status read_byte_level(const reader *r, json_t *v, const char *where, bool regex)
+static status add_stage(reader *r, const char *name, const char *regex)
+{
+    if (r->stages == MAX_STAGES)
+        return fail(ERR_FORMAT, "%s: pre_tokenizer cuts text more than %d times, which is not supported",
+                    r->name, MAX_STAGES);
+    r->stage[r->stages].name = name, r->stage[r->stages++].regex = regex;
+    return OK;
+}
+
+static status read_byte_level(reader *r, json_t *v, const char *where)
 {
     TRY(only_keys(r, v, where, " type add_prefix_space trim_offsets use_regex "));
     if (json_is_true(json_object_get(v, "add_prefix_space")))
         return fail(ERR_FORMAT, "%s: %s.add_prefix_space is true, which is not supported", r->name, where);
-    bool use = !json_is_false(json_object_get(v, "use_regex")); // absent means true
-    if (use != regex)
-        return fail(ERR_FORMAT, "%s: %s.use_regex is %s, which is not supported here", r->name, where,
-                    use ? "true" : "false");
-    return OK;
+    return json_is_false(json_object_get(v, "use_regex")) ? OK
+                                                          : add_stage(r, "gpt2", NULL); // absent means true
 }
 
-static status read_split(reader *r, json_t *v)
+/* A regex that matches STRING itself, kept in KEEP so that it outlives this call. */
+static const char *quote(json_t *keep, const char *string)
 {
-    const char *where = "pre_tokenizer.pretokenizers[0]";
+    text t = {0};
+    for (; *string; string++)
+        text_add(&t, (*string & 0x80) || isalnum((unsigned char)*string) ? "%c" : "\\%c", *string);
+    json_array_append_new(keep, json_string(t.data));
+    text_free(&t);
+    return json_string_value(json_array_get(keep, json_array_size(keep) - 1));
+}
+
+static status read_split(reader *r, json_t *v, const char *where)
+{
     TRY(only_keys(r, v, where, " type pattern behavior invert "));
-    const char *regex = json_string_value(json_object_get(json_object_get(v, "pattern"), "Regex"));
+    json_t *pattern = json_object_get(v, "pattern");
+    const char *regex = json_string_value(json_object_get(pattern, "Regex"));
+    const char *string = json_string_value(json_object_get(pattern, "String"));
     const char *behavior = json_string_value(json_object_get(v, "behavior"));
-    if (!regex)
-        return fail(ERR_FORMAT, "%s: %s.pattern has no Regex; other splits are not supported", r->name,
-                    where);
+    if (string && *string) regex = quote(r->quoted, string);
+    if (!regex || !*regex)
+        return fail(ERR_FORMAT, "%s: %s.pattern has neither a Regex nor a String", r->name, where);
     if (!behavior || strcmp(behavior, "Isolated"))
         return fail(ERR_FORMAT, "%s: %s.behavior is not 'Isolated', the one supported", r->name, where);
     TRY(must_be_off(r, v, where, "invert"));
-    const pattern_row *row = pattern_of_regex(regex);
-    if (!row)
-        return fail(
-            ERR_FORMAT,
-            "%s: %s.pattern '%.200s' is none of the patterns Keel knows (gpt2, cl100k, llama3, qwen2)",
-            r->name, where, regex);
-    r->pattern = row->name;
-    return OK;
+    return add_stage(r, NULL, regex);
+}
+
+static status read_punctuation(reader *r, json_t *v, const char *where)
+{
+    TRY(only_keys(r, v, where, " type behavior "));
+    const char *behavior = json_string_value(json_object_get(v, "behavior"));
+    bool run = behavior && !strcmp(behavior, "Contiguous");
+    if (behavior && !run && strcmp(behavior, "Isolated"))
+        return fail(ERR_FORMAT, "%s: %s.behavior is '%.40s'; Isolated and Contiguous are supported", r->name,
+                    where, behavior);
+    return add_stage(r, NULL, run ? "[\\p{P}$+<=>\\^`|~]+" : "[\\p{P}$+<=>\\^`|~]");
+}
+
+static status read_one_pre_tokenizer(reader *r, json_t *v, const char *where)
+{
+    const char *type = type_of(v);
+    if (!strcmp(type, "ByteLevel")) return read_byte_level(r, v, where);
+    if (!strcmp(type, "Split")) return read_split(r, v, where);
+    if (!strcmp(type, "Punctuation")) return read_punctuation(r, v, where);
+    if (!strcmp(type, "Digits")) {
+        TRY(only_keys(r, v, where, " type individual_digits "));
+        return add_stage(r, NULL,
+                         json_is_true(json_object_get(v, "individual_digits")) ? "\\p{N}" : "\\p{N}+");
+    }
+    return fail(
+        ERR_FORMAT,
+        "%s: %s.type '%.60s' is not supported; ByteLevel, and a Sequence of Split, Digits, Punctuation and "
+        "ByteLevel are",
+        r->name, where, type);
 }
 
 static status read_pre_tokenizer(reader *r)
 {
-    json_t *v = json_object_get(r->root, "pre_tokenizer");
+    json_t *v = json_object_get(r->root, "pre_tokenizer"), *part;
+    size_t i;
     TRY(want_object(r, v, "pre_tokenizer"));
-    if (!strcmp(type_of(v), "ByteLevel")) {
-        r->pattern = "gpt2";
-        return read_byte_level(r, v, "pre_tokenizer", true);
-    }
-    if (strcmp(type_of(v), "Sequence"))
+    if (!strcmp(type_of(v), "ByteLevel")) return read_byte_level(r, v, "pre_tokenizer");
+    if (strcmp(type_of(v), "Sequence")) // one without ByteLevel would not be byte-level BPE
         return fail(
             ERR_FORMAT,
-            "%s: pre_tokenizer.type '%.60s' is not supported; ByteLevel and Sequence of Split, ByteLevel are",
+            "%s: pre_tokenizer.type '%.60s' is not supported; ByteLevel, and a Sequence of Split, Digits, "
+            "Punctuation and ByteLevel are",
             r->name, type_of(v));
     TRY(only_keys(r, v, "pre_tokenizer", " type pretokenizers "));
-    json_t *list = json_object_get(v, "pretokenizers"), *split = json_array_get(list, 0),
-           *bytes = json_array_get(list, 1);
-    if (json_array_size(list) != 2 || strcmp(type_of(split), "Split") || strcmp(type_of(bytes), "ByteLevel"))
-        return fail(ERR_FORMAT,
-                    "%s: pre_tokenizer.pretokenizers is not [Split, ByteLevel], the one sequence supported",
-                    r->name);
-    TRY(read_split(r, split));
-    return read_byte_level(r, bytes, "pre_tokenizer.pretokenizers[1]", false);
+    json_t *list = json_object_get(v, "pretokenizers");
+    size_t n = json_array_size(list);
+    if (!n || strcmp(type_of(json_array_get(list, n - 1)), "ByteLevel"))
+        return fail(ERR_FORMAT, "%s: pre_tokenizer.pretokenizers does not end with ByteLevel", r->name);
+    json_array_foreach(list, i, part)
+    {
+        char where[64];
+        snprintf(where, sizeof where, "pre_tokenizer.pretokenizers[%zu]", i);
+        if (i + 1 < n && !strcmp(type_of(part), "ByteLevel"))
+            return fail(ERR_FORMAT, "%s: %s is ByteLevel before the end, which is not supported", r->name,
+                        where);
+        TRY(read_one_pre_tokenizer(r, part, where));
+    }
+    return OK;
+}
+
+/* NFC, alone or in a Sequence. */
+static status read_normalizer(reader *r, json_t *v)
+{
+    size_t i;
+    json_t *part;
+    if (!v || json_is_null(v)) return OK;
+    if (!strcmp(type_of(v), "NFC")) return r->nfc = true, OK;
+    if (strcmp(type_of(v), "Sequence"))
+        return fail(ERR_FORMAT, "%s: normalizer.type '%.60s' is not supported; NFC and null are", r->name,
+                    type_of(v));
+    json_array_foreach(json_object_get(v, "normalizers"), i, part)
+    {
+        if (strcmp(type_of(part), "NFC"))
+            return fail(ERR_FORMAT, "%s: normalizer.normalizers[%zu].type '%.60s' is not supported; NFC is",
+                        r->name, i, type_of(part));
+        r->nfc = true;
+    }
+    return OK;
 }
 
 static status read_post_processor(const reader *r, json_t *v)
@@ -149,11 +219,8 @@ static status read_around(reader *r)
         return fail(ERR_FORMAT, "%s: version is '%.20s'; Keel reads 1.0", r->name, version);
     TRY(must_be_off(r, r->root, "", "truncation"));
     TRY(must_be_off(r, r->root, "", "padding"));
-    json_t *normalizer = json_object_get(r->root, "normalizer"),
-           *decoder = json_object_get(r->root, "decoder");
-    if (normalizer && !json_is_null(normalizer))
-        return fail(ERR_FORMAT, "%s: normalizer.type '%.60s' is not supported; null is", r->name,
-                    type_of(normalizer));
+    TRY(read_normalizer(r, json_object_get(r->root, "normalizer")));
+    json_t *decoder = json_object_get(r->root, "decoder");
     if (!json_is_object(decoder) || strcmp(type_of(decoder), "ByteLevel"))
         return fail(ERR_FORMAT, "%s: decoder.type '%.60s' is not supported; ByteLevel is", r->name,
                     type_of(decoder));
@@ -262,8 +329,6 @@ static status read_added_token(const reader *r, size_t i, json_t *v, json_t *see
     char where[48];
     snprintf(where, sizeof where, "added_tokens[%zu]", i);
     TRY(only_keys(r, v, where, " id content single_word lstrip rstrip normalized special "));
-    for (int off = 0; off < 3; off++)
-        TRY(must_be_off(r, v, where, ((const char *[]){"single_word", "lstrip", "rstrip"})[off]));
     const char *content = json_string_value(json_object_get(v, "content"));
     i32 id = (i32)json_integer_value(json_object_get(v, "id"));
     const json_t *known = json_object_get(r->vocab, content);
@@ -280,6 +345,9 @@ static status read_added_token(const reader *r, size_t i, json_t *v, json_t *see
     a->content = arena_strdup(t->a, content);
     TRY(read_flag(r, v, i, "special", false, &a->special));
     TRY(read_flag(r, v, i, "normalized", !a->special, &a->normalized));
+    TRY(read_flag(r, v, i, "single_word", false, &a->single_word));
+    TRY(read_flag(r, v, i, "lstrip", false, &a->lstrip));
+    TRY(read_flag(r, v, i, "rstrip", false, &a->rstrip));
     token_bytes *token = &t->token[id];
     if (known && (token->bytes != a->bytes || memcmp(token->data, content, a->bytes)))
         t->spelled[id] = SPELLED_RAW;
@@ -370,8 +438,11 @@ static status read_parts(reader *r)
     TRY(read_model(r));
     TRY(read_around(r));
     TRY(largest_id(r, &largest));
-    TRY(tokenizer_new(r->pattern, largest + 1, (i64)json_array_size(r->merges),
-                      (i64)json_array_size(r->added), &r->t));
+    TRY(tokenizer_new(largest + 1, (i64)json_array_size(r->merges), (i64)json_array_size(r->added), &r->t));
+    for (int i = 0; i < r->stages; i++)
+        TRY(wrap(tokenizer_add_stage(r->t, r->stage[i].name, r->stage[i].regex), "%s: pre_tokenizer",
+                 r->name));
+    r->t->nfc = r->nfc;
     r->t->whole_piece = json_is_true(json_object_get(r->model, "ignore_merges"));
     TRY(read_vocab(r));
     TRY(read_added(r));
@@ -388,7 +459,9 @@ status tokenizer_parse(const char *json, size_t n, const char *name, tokenizer *
     if (!r.root)
         return fail(ERR_FORMAT, "%s:%d:%d: not a tokenizer.json: %s", name, e.line, e.column, e.text);
     status s = want_object(&r, r.root, "the file");
-    if (!s) s = read_parts(&r);
+    r.quoted = json_array();
+    if (!s) s = r.quoted ? read_parts(&r) : fail(ERR_MEMORY, "%s: out of memory", name);
+    json_decref(r.quoted);
     if (s) {
         tokenizer_close(r.t);
         json_decref(r.root);
@@ -401,12 +474,14 @@ status tokenizer_parse(const char *json, size_t n, const char *name, tokenizer *
     return OK;
 }
 
-status tokenizer_open(const char *path_json, tokenizer **out)
+status tokenizer_open(const char *path, tokenizer **out)
 {
     char *data;
     size_t bytes;
-    TRY(file_read(path_json, &data, &bytes));
-    status s = tokenizer_parse(data, bytes, path_json, out);
+    TRY(file_read(path, &data, &bytes));
+    status s = tokenizer_is_tiktoken(data, bytes)
+                   ? tokenizer_parse_tiktoken(data, bytes, path, &(tiktoken_options){0}, out)
+                   : tokenizer_parse(data, bytes, path, out);
     mem_free(data);
     return s;
 }

@@ -321,7 +321,7 @@ static void fill_tokens(const bpe_trainer *b, const learner_options *o, const le
         size_t n = strlen(content);
         u8 *bytes = arena_alloc(t->a, n);
         bool same = spelled_bytes(content, bytes) == (i64)n && !memcmp(bytes, content, n);
-        t->added[i] = (added_token){(i32)i, true, false, content, n};
+        t->added[i] = (added_token){.id = (i32)i, .special = true, .content = content, .bytes = n};
         t->token[i] = (token_bytes){content, n};
         t->spelled[i] = same ? SPELLED_ALPHABET : SPELLED_RAW;
     }
@@ -342,41 +342,13 @@ static void fill_tokens(const bpe_trainer *b, const learner_options *o, const le
     }
 }
 
-/* The file around vocabulary and merges, as other programs expect it. */
-static status make_shell(tokenizer *t)
-{
-    json_t *added = json_array(), *pre;
-    for (i64 i = 0; i < t->added_count; i++)
-        json_array_append_new(added,
-                              json_pack("{s:i, s:s, s:b, s:b, s:b, s:b, s:b}", "id", (int)t->added[i].id,
-                                        "content", t->added[i].content, "single_word", 0, "lstrip", 0,
-                                        "rstrip", 0, "normalized", 0, "special", 1));
-    bool gpt2 = !strcmp(t->row->name, "gpt2");
-    if (gpt2)
-        pre = json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 1,
-                        "use_regex", 1);
-    else
-        pre = json_pack("{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, {s:s, s:b, s:b, s:b}]}", "type", "Sequence",
-                        "pretokenizers", "type", "Split", "pattern", "Regex", t->row->regex, "behavior",
-                        "Isolated", "invert", 0, "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets",
-                        1, "use_regex", 0);
-    t->shell = json_pack("{s:s, s:n, s:n, s:o, s:n, s:o, s:{s:s, s:b, s:b, s:b}, s:{s:s, s:b, s:b, s:b},"
-                         " s:{s:s, s:n, s:n, s:s, s:s, s:b, s:b, s:b}}",
-                         "version", "1.0", "truncation", "padding", "added_tokens", added, "normalizer",
-                         "pre_tokenizer", pre, "post_processor", "type", "ByteLevel", "add_prefix_space", 1,
-                         "trim_offsets", 0, "use_regex", 1, "decoder", "type", "ByteLevel",
-                         "add_prefix_space", 1, "trim_offsets", 1, "use_regex", 1, "model", "type", "BPE",
-                         "dropout", "unk_token", "continuing_subword_prefix", "", "end_of_word_suffix", "",
-                         "fuse_unk", 0, "byte_fallback", 0, "ignore_merges", 0);
-    return t->shell ? OK : fail(ERR_MEMORY, "tokenizer: out of memory");
-}
-
 static status build(bpe_trainer *b, const learner_options *o, const learned *l, tokenizer **out)
 {
     tokenizer *t;
-    TRY(tokenizer_new(b->o.pattern, o->first_id + l->ids, l->merges, b->o.special_count, &t));
+    TRY(tokenizer_new(o->first_id + l->ids, l->merges, b->o.special_count, &t));
     fill_tokens(b, o, l, t);
-    status s = make_shell(t);
+    status s = tokenizer_add_stage(t, b->o.pattern, NULL);
+    if (!s) s = tokenizer_make_shell(t);
     if (!s) s = tokenizer_finish(t, "trained tokenizer");
     if (s)
         tokenizer_close(t);
