@@ -13,6 +13,10 @@
     OP(activation_grad)                                                                                      \
     OP(gated)                                                                                                \
     OP(gated_grad)                                                                                           \
+    OP(poly_norm)                                                                                            \
+    OP(poly_norm_grad)                                                                                       \
+    OP(poly_relu)                                                                                            \
+    OP(poly_relu_grad)                                                                                       \
     OP(frac_open)                                                                                            \
     OP(frac_open_grad)                                                                                       \
     OP(frac_close)                                                                                           \
