@@ -72,8 +72,12 @@ static const model_case bhyt_like = {
     "bhyt-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: bhyt},\n"
                  "        override: [{layers: 1, norm: {attn: [pre, post]}}],\n"
                  "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
-static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like, frac_like,  hybrid_like,
-                                         phd_like,  cswa_like,  sdd_like,   norms_like, bhyt_like};
+static const model_case poly_like = { // PolyCom; poly_relu has a kink, which central differences cannot cross
+    "poly-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 4, kv_heads: 2},\n"
+                 "        ffn: {kind: mlp, activation: poly_norm, width: 48},\n"
+                 "        override: [{layers: 1, ffn: {order: 4}}]}\n"};
+static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like, frac_like, hybrid_like, phd_like,
+                                         cswa_like, sdd_like,   norms_like, bhyt_like, poly_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {

@@ -2,7 +2,8 @@
  *
  * Departs from "a key of a kind not chosen is an error" in one case: where a stronger layer replaces the kind
  * (`keel train cfg.yaml train.schedule.kind=constant`), the weaker layer's keys of the old kind fall back to
- * their defaults, since whoever wrote them had the old kind. The budget keys behave alike. */
+ * their defaults, since whoever wrote them had the old kind; so do a preset's keys where a later preset
+ * replaces the kind. The budget keys behave alike. */
 #include "config/parts.h"
 #include <math.h>
 #include <string.h>
@@ -58,7 +59,9 @@ static status check_kinds(config *c)
         config_slot *slot = &c->slots[i];
         if (slot->layer == FROM_DEFAULT || applies(c, slot->key)) continue;
         split_only(slot->key, path);
-        if (slot->layer >= find_slot(c, path)->layer) return refuse_kind(c, -1, slot->key, slot->where);
+        layer_kind by = find_slot(c, path)->layer;
+        if (slot->layer >= by && !(slot->layer == FROM_PRESET && by == FROM_PRESET))
+            return refuse_kind(c, -1, slot->key, slot->where);
         reset(c, slot);
     }
     return OK;

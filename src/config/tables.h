@@ -26,4 +26,5 @@
 
 #define PRESET_TABLES(T)                                                                                     \
     T(model_presets)                                                                                         \
+    T(ffn_presets)                                                                                           \
     T(norm_presets)

@@ -15,7 +15,8 @@ const config_key model_keys[] = {
      .help = "biases in linear maps; qkv: only in the projections to queries, keys and values"},
     {"model.tie_head", KEY_BOOL, "true", .help = "the head shares the embedding's matrix"},
     {"model.dropout", KEY_NUMBER, "0", .max = 0.99, .unit = "probability",
-     .help = "dropout after the embedding, attention and feed-forward"},
+     .help = "dropout after the embedding, attention and feed-forward; with selu the feed-forward has alpha "
+             "dropout after the activation instead"},
     {"model.override", KEY_LIST, "[]",
      .help = "keys that differ in some layers: items of {layers, norm / residual / attention / ffn keys}; "
              "later items win"},
@@ -40,8 +41,8 @@ static void branch_under(model_builder *b, residual *r, branch which)
 {
     const char *scope = g_push(b->g, which == BRANCH_ATTENTION ? "attention" : "ffn");
     tensor *x = residual_open(b, r, which);
-    tensor *y = which == BRANCH_ATTENTION ? attention_slot(b, x) : ffn_slot(b, x);
-    residual_close(b, r, which, dropout(b, y));
+    tensor *y = which == BRANCH_ATTENTION ? dropout(b, attention_slot(b, x)) : ffn_slot(b, x);
+    residual_close(b, r, which, y);
     g_pop(b->g, scope);
 }
 

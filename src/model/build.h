@@ -102,7 +102,7 @@ tensor *residual_end(model_builder *b, residual *r);
 tensor *position_rotate(model_builder *b, tensor *x, i64 heads);       // position.c: q and k
 tensor *position_embed(model_builder *b, tensor *x);                   // position.c: the embedding
 tensor *attention_slot(model_builder *b, tensor *x);                   // attention.c
-tensor *ffn_slot(model_builder *b, tensor *x);                         // ffn.c
+tensor *ffn_slot(model_builder *b, tensor *x);                         // ffn.c: its dropout included
 tensor *ffn_activate(model_builder *b, bool gated, tensor *h);         // ffn.c: what stands between the maps
 tensor *ffn_dense(model_builder *b, bool gated, i64 width, tensor *x); // ffn.c: maps, activation, map
 tensor *embedding_slot(model_builder *b);                              // embedding.c

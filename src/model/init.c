@@ -7,19 +7,20 @@
  *   mitchell   1/sqrt(inputs) for maps from the stream, 1/sqrt(2 inputs l) back to it
  *   deepnorm   Xavier, g sqrt(2 / (inputs + outputs)): g = 1 for queries and keys, (8 L)^(-1/4) for values,
  *              attention's output and the feed-forward; s for the rest
+ *   lecun      1/sqrt(inputs)
  */
 #include "model/build.h"
 #include <math.h>
 #include <string.h>
 
 const config_key init_keys[] = {
-    {"model.init.kind", KEY_CHOICE, "normal", "normal megatron depth mitchell deepnorm",
+    {"model.init.kind", KEY_CHOICE, "normal", "normal megatron depth mitchell deepnorm lecun",
      .help =
          "standard deviation of each matrix: normal: one for all; megatron: outputs to the stream divided by "
          "sqrt(2 layers); depth: by sqrt(2 l), l the layer from 1; mitchell: 1/sqrt(inputs), and depth; "
-         "deepnorm: Xavier, with (8 layers)^(-1/4) for all but queries and keys",
+         "deepnorm: Xavier, with (8 layers)^(-1/4) for all but queries and keys; lecun: 1/sqrt(inputs)",
      .source = "megatron: Shoeybi et al., arXiv:1909.08053; mitchell: OLMo, arXiv:2402.00838; deepnorm: "
-               "arXiv:2203.00555"},
+               "arXiv:2203.00555; lecun: LeCun et al., Efficient BackProp (1998)"},
     {"model.init.std", KEY_NUMBER, "auto", "auto", .min = 1e-9, .max = 10, .help = "auto: 1/sqrt(2.5 width)",
      .source = "HybridNorm, arXiv:2503.04598", .only = "model.init.kind=normal megatron depth deepnorm"},
     {"model.init.std_factor", KEY_NUMBER, "1", .min = 1e-9, .max = 1e3, .help = "multiplies every deviation"},
@@ -28,19 +29,20 @@ const config_key init_keys[] = {
     {0},
 };
 
-enum { INIT_NORMAL, INIT_MEGATRON, INIT_DEPTH, INIT_MITCHELL, INIT_DEEPNORM };
+enum { INIT_NORMAL, INIT_MEGATRON, INIT_DEPTH, INIT_MITCHELL, INIT_DEEPNORM, INIT_LECUN };
 
 param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
 {
     i64 kind = of_choice(b, "model.init.kind");
     bool out = part == PART_ATTENTION_OUT || part == PART_FFN_OUT;
     double depth = (double)b->layer + 1, truncate = of_number(b, "model.init.truncate");
-    double std = kind == INIT_MITCHELL ? NAN : of_number(b, "model.init.std");
+    bool by_inputs = kind == INIT_MITCHELL || kind == INIT_LECUN;
+    double std = by_inputs ? NAN : of_number(b, "model.init.std");
     if (isnan(std)) std = 1 / sqrt(2.5 * (double)b->width);
     if (kind == INIT_MEGATRON && out) std /= sqrt(2 * (double)b->layers);
     if (kind == INIT_MEGATRON && part == PART_HEAD) std = 1 / sqrt((double)b->width);
     if (kind == INIT_DEPTH && out) std /= sqrt(2 * depth);
-    if (kind == INIT_MITCHELL) std = 1 / sqrt((double)inputs * (out ? 2 * depth : 1));
+    if (by_inputs) std = 1 / sqrt((double)inputs * (out && kind == INIT_MITCHELL ? 2 * depth : 1));
     return (param_info){
         .kind = part == PART_EMBEDDING ? PARAM_EMBEDDING
                 : part == PART_HEAD    ? PARAM_HEAD

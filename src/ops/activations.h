@@ -141,9 +141,7 @@ static inline double activation_slope64(int kind, double x)
 }
 
 #define ACTIVATION_HELP(index, name, ...) #index " " #name "  "
-#define ACTIVATION_ATTRS                                                                                     \
+#define ACTIVATION_ATTR                                                                                      \
     {                                                                                                        \
-        {                                                                                                    \
-            "kind", 0, 0, ACTIVATION_COUNT - 1, ACTIVATION_LIST(ACTIVATION_HELP)                             \
-        }                                                                                                    \
+        "kind", 0, 0, ACTIVATION_COUNT - 1, ACTIVATION_LIST(ACTIVATION_HELP)                                 \
     }

@@ -9,12 +9,12 @@
  * neither threads nor micro-batch size.
  *
  * Source:   Srivastava et al., JMLR 15 (2014) 1929; scaled in training ("inverted"), so that evaluation
- * leaves it out. Numerics: p is exact to 2^-32; f32, rounded once. A dropped NaN or infinity is 0. Kernel:
- * Philox in plain C over 64 counters at a time (the compiler vectorises it); base/random.c, which the
- *           definition calls, draws one block at a time.
+ * leaves it out. Numerics: p is exact to 2^-32; f32, rounded once. A dropped NaN or infinity is 0. The
+ * definition draws by base/random.c, the kernel by philox_rows.h.
  */
 #include "ops/op.h"
 #include "base/random.h"
+#include "ops/philox_rows.h"
 #include <math.h>
 #include <string.h>
 
@@ -37,31 +37,6 @@ static void reference(const op_call64 *c)
     }
 }
 
-enum { BLOCKS = 64 }; // Philox blocks drawn at a time: 256 words
-
-/* Blocks FIRST ... of Philox 4x32-10 under KEY in step STEP, N at most BLOCKS. */
-static void draw(u32 *restrict word, u64 key, u64 first, u64 step, i64 n)
-{
-#pragma omp simd
-    for (i64 i = 0; i < n; i++) {
-        u64 low = first + (u64)i;
-        u32 a = (u32)low, b = (u32)(low >> 32), c = (u32)step, d = (u32)(step >> 32);
-        u32 k0 = (u32)key, k1 = (u32)(key >> 32);
-#pragma GCC unroll 10
-        for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-            u64 p = (u64)a * 0xD2511F53u, q = (u64)c * 0xCD9E8D57u;
-            a = (u32)(q >> 32) ^ b ^ k0;
-            c = (u32)(p >> 32) ^ d ^ k1;
-            b = (u32)q;
-            d = (u32)p;
-        }
-        word[4 * i] = a;
-        word[4 * i + 1] = b;
-        word[4 * i + 2] = c;
-        word[4 * i + 3] = d;
-    }
-}
-
 static void cpu(const op_call *c)
 {
     double p = attr(c->node, "p");
@@ -76,9 +51,9 @@ static void cpu(const op_call *c)
         float *y = row_out(c, 0, r);
         u64 e = (u64)((offset + r) * n);
         for (i64 j = 0, size; j < n; j += size, e += (u64)size) {
-            u32 buffer[4 * BLOCKS], *word = buffer + e % 4;
-            size = MIN(n - j, 4 * BLOCKS - (i64)(e % 4));
-            draw(buffer, key, e / 4, step, ((i64)(e % 4) + size + 3) / 4);
+            u32 buffer[4 * PHILOX_BLOCKS], *word = buffer + e % 4;
+            size = MIN(n - j, 4 * PHILOX_BLOCKS - (i64)(e % 4));
+            philox_draw(buffer, key, e / 4, step, ((i64)(e % 4) + size + 3) / 4);
 #pragma omp simd
             for (i64 i = 0; i < size; i++) y[j + i] = word[i] >= least ? x[j + i] * scale : 0;
         }

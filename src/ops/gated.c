@@ -2,8 +2,9 @@
  *
  *   x = [g | u],  y = f(g) u                   x [rows, 2 n], y [rows, n]; f by kind: see activations.h
  *   dg = dy u f'(g),  du = dy f(g)             dx = [dg | du]; only x is kept
+ *   both: y = f(g) f(u), dg = dy f(u) f'(g), du = dy f(g) f'(u)
  *
- * Source:   Shazeer, arXiv:2002.05202. dReLU (relu on both halves) is activation relu, then gated identity.
+ * Source:   Shazeer, arXiv:2002.05202. Both, with relu: dReLU, Song et al., arXiv:2406.05955.
  * Numerics: f32, rounded once; f and f' share their exponential in the gradient's one loop.
  */
 #include "ops/op.h"
@@ -28,16 +29,23 @@ static void vjp(graph *g, const node *op, tensor *const *dout, tensor **din)
 static void reference(const op_call64 *c)
 {
     i64 n = cols(c->node->out[0]);
+    int kind = (int)attr(c->node, "kind");
+    bool both = attr(c->node, "both") > 0;
     for (i64 r = 0; r < rows_of(c->node->out[0]); r++)
-        for (i64 j = 0; j < n; j++)
-            c->out[0][r * n + j] = activation64((int)attr(c->node, "kind"), c->in[0][2 * r * n + j]) *
-                                   c->in[0][2 * r * n + n + j];
+        for (i64 j = 0; j < n; j++) {
+            double g = c->in[0][2 * r * n + j], u = c->in[0][2 * r * n + n + j];
+            c->out[0][r * n + j] = activation64(kind, g) * (both ? activation64(kind, u) : u);
+        }
 }
 
 #define ACT(index, name, ...)                                                                                \
     static void row_##name(float *restrict y, const float *restrict x, i64 n)                                \
     {                                                                                                        \
         _Pragma("omp simd") for (i64 j = 0; j < n; j++) y[j] = act_##name(x[j]) * x[n + j];                  \
+    }                                                                                                        \
+    static void both_##name(float *restrict y, const float *restrict x, i64 n)                               \
+    {                                                                                                        \
+        _Pragma("omp simd") for (i64 j = 0; j < n; j++) y[j] = act_##name(x[j]) * act_##name(x[n + j]);      \
     }                                                                                                        \
     static void grad_row_##name(float *restrict dx, const float *restrict x, const float *restrict dy,       \
                                 i64 n)                                                                       \
@@ -48,25 +56,43 @@ static void reference(const op_call64 *c)
             dx[j] = dy[j] * x[n + j] * slope;                                                                \
             dx[n + j] = dy[j] * value;                                                                       \
         }                                                                                                    \
+    }                                                                                                        \
+    static void grad_both_##name(float *restrict dx, const float *restrict x, const float *restrict dy,      \
+                                 i64 n)                                                                      \
+    {                                                                                                        \
+        _Pragma("omp simd") for (i64 j = 0; j < n; j++)                                                      \
+        {                                                                                                    \
+            float g = x[j], u = x[n + j];                                                                    \
+            dx[j] = dy[j] * act_##name(u) * slope_##name(g);                                                 \
+            dx[n + j] = dy[j] * act_##name(g) * slope_##name(u);                                             \
+        }                                                                                                    \
     }
 ACTIVATION_LIST(ACT)
 #undef ACT
-static const struct {
+typedef struct row_functions {
     void (*value)(float *restrict y, const float *restrict x, i64 n);
     void (*grad)(float *restrict dx, const float *restrict x, const float *restrict dy, i64 n);
-} rows[] = {
-#define ACT(index, name, ...) [index] = {row_##name, grad_row_##name},
+} row_functions;
+static const row_functions rows[2][ACTIVATION_COUNT] = {
+#define ACT(index, name, ...) [0][index] = {row_##name, grad_row_##name},
     ACTIVATION_LIST(ACT)
 #undef ACT
+#define ACT(index, name, ...) [1][index] = {both_##name, grad_both_##name},
+        ACTIVATION_LIST(ACT)
+#undef ACT
 };
+static const row_functions *rows_of_kind(const node *n)
+{
+    return &rows[attr(n, "both") > 0][(int)attr(n, "kind")];
+}
 
 static void cpu(const op_call *c)
 {
-    int kind = (int)attr(c->node, "kind");
+    const row_functions *kind = rows_of_kind(c->node);
 #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < c->in[0].rows; r++) {
         float *y = row_out(c, 0, r);
-        rows[kind].value(y, row_in(c, 0, r), c->out[0].n);
+        kind->value(y, row_in(c, 0, r), c->out[0].n);
         row_done(c, 0, r, y);
     }
 }
@@ -74,7 +100,8 @@ static void cpu(const op_call *c)
 static op_cost cost(const node *op) { return (op_cost){17.0 * (double)count(op->out[0]), traffic(op)}; }
 
 static const op_case cases[] = {
-#define ACT(index, name, ...) {#name, "x=33x130 kind=" #index " f32 bf16"},
+#define ACT(index, name, ...)                                                                                \
+    {#name, "x=33x130 kind=" #index " f32 bf16"}, {#name ", both", "x=33x66 kind=" #index " both=1 f32 bf16"},
     ACTIVATION_LIST(ACT)
 #undef ACT
         {"typical", "x=64x3072 f32 bf16"},
@@ -82,6 +109,7 @@ static const op_case cases[] = {
     {"one value", "x=3x2 f32 bf16"},
     {"far", "x=5x66 fill=big f32 bf16 grad=0"},
     {"exact relu", "x=5x66 kind=3 fill=ints f32 bf16 tol=0 grad=0"},
+    {"exact dReLU", "x=5x66 kind=3 both=1 fill=ints f32 bf16 tol=0 grad=0"},
     {"exact bilinear", "x=5x66 kind=5 fill=ints f32 bf16 tol=0"},
     {0},
 };
@@ -109,11 +137,11 @@ static const op_law laws[] = {
 
 OP_DEF(gated) = {
     .name = "gated",
-    .brief = "y = f(gate) up, x = [gate | up], f by kind",
+    .brief = "y = f(gate) up, x = [gate | up], f by kind; both: f(gate) f(up)",
     .source = "Shazeer, arXiv:2002.05202",
     .in = {{"x", "[rows, 2n]"}},
     .out = {{"y", "[rows, n]"}},
-    .attrs = ACTIVATION_ATTRS,
+    .attrs = {ACTIVATION_ATTR, {"both", 0, 0, 1, "1: f of both halves"}},
     .flags = OP_CHEAP,
     .infer = infer,
     .vjp = vjp,
@@ -135,23 +163,25 @@ static status grad_infer(op_build *b)
 static void grad_reference(const op_call64 *c)
 {
     int kind = (int)attr(c->node, "kind");
+    bool both = attr(c->node, "both") > 0;
     i64 n = cols(c->node->in[1]);
     const double *g = c->in[0], *dy = c->in[1];
     double *dg = c->out[0];
     for (i64 r = 0; r < rows_of(c->node->in[1]); r++, g += 2 * n, dg += 2 * n, dy += n)
         for (i64 j = 0; j < n; j++) {
-            dg[j] = dy[j] * g[n + j] * activation_slope64(kind, g[j]);
-            dg[n + j] = dy[j] * activation64(kind, g[j]);
+            double u = g[n + j];
+            dg[j] = dy[j] * (both ? activation64(kind, u) : u) * activation_slope64(kind, g[j]);
+            dg[n + j] = dy[j] * activation64(kind, g[j]) * (both ? activation_slope64(kind, u) : 1);
         }
 }
 
 static void grad_cpu(const op_call *c)
 {
-    int kind = (int)attr(c->node, "kind");
+    const row_functions *kind = rows_of_kind(c->node);
 #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < c->in[0].rows; r++) {
         float *dx = row_out(c, 0, r);
-        rows[kind].grad(dx, row_in(c, 0, r), row_in(c, 1, r), c->in[1].n);
+        kind->grad(dx, row_in(c, 0, r), row_in(c, 1, r), c->in[1].n);
         row_done(c, 0, r, dx);
     }
 }
@@ -159,7 +189,9 @@ static void grad_cpu(const op_call *c)
 static op_cost grad_cost(const node *op) { return (op_cost){24.0 * (double)count(op->in[1]), traffic(op)}; }
 
 static const op_case grad_cases[] = {
-#define ACT(index, name, ...) {#name, "x=33x130 dy=33x65 kind=" #index " f32 bf16"},
+#define ACT(index, name, ...)                                                                                \
+    {#name, "x=33x130 dy=33x65 kind=" #index " f32 bf16"},                                                   \
+        {#name ", both", "x=33x66 dy=33x33 kind=" #index " both=1 f32 bf16"},
     ACTIVATION_LIST(ACT)
 #undef ACT
         {"typical", "x=64x3072 dy=64x1536 f32 bf16"},
@@ -171,10 +203,10 @@ static const op_case grad_cases[] = {
 
 OP_DEF(gated_grad) = {
     .name = "gated_grad",
-    .brief = "dx = [dy up f'(gate) | dy f(gate)], f by kind",
+    .brief = "dx = [dy up f'(gate) | dy f(gate)], f by kind; both: of f(gate) f(up)",
     .in = {{"x", "[rows, 2n]"}, {"dy", "[rows, n]"}},
     .out = {{"dx", "[rows, 2n]"}},
-    .attrs = ACTIVATION_ATTRS,
+    .attrs = {ACTIVATION_ATTR, {"both", 0, 0, 1, "1: f of both halves"}},
     .infer = grad_infer,
     .reference = grad_reference,
     .cpu = grad_cpu,

@@ -40,6 +40,7 @@
     OP(embedding_grad)                                                                                       \
     OP(rows_merge)                                                                                           \
     OP(dropout)                                                                                              \
+    OP(alpha_dropout)                                                                                        \
     OP(linear)                                                                                               \
     OP(linear_grad)                                                                                          \
     OP(linear_xent)                                                                                          \
