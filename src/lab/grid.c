@@ -11,16 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CONTEXT = 16, ROWS = 8, STEPS = 30, SAVED_AT = 20, VOCAB = 61, MOST_SETTINGS = 2 * MOST_WORDS + 16 };
+enum { CONTEXT = 16, ROWS = 8, STEPS = 30, SAVED_AT = 20, VOCAB = 61, MOST_SETTINGS = 2 * MOST_WORDS };
 
 /* The models of the grid: 2 layers of width 32. Documents of several lengths, so that what must not cross
  * their boundaries is seen if it does. */
-static const char *const base[] = {
-    "model.layers=2",      "model.width=32",          "model.context=16",
-    "model.vocab=61",      "model.attention.heads=4", "model.attention.kv_heads=2",
-    "model.ffn.width=48",  "train.batch_tokens=128",  "train.micro_batch=4",
-    "train.precision=f32", "train.steps=30",          "train.optimizer.lr=3e-3",
-};
+static const char base[] =
+    "model: {layers: 2, width: 32, context: 16, vocab: 61, attention: {heads: 4, kv_heads: 2}, ffn: {width: "
+    "48}}\n"
+    "train: {batch_tokens: 128, micro_batch: 4, precision: f32, steps: 30, optimizer: {lr: 3e-3}}\n";
 
 bool grid_pair(const method_row *a, const method_row *b) { return strcmp(a->slot, b->slot) != 0; }
 
@@ -369,12 +367,11 @@ static status configure(trial *t, const method_row *a, const method_row *b)
     const char *word[MOST_SETTINGS];
     i64 n = 0;
     const method_row *row[] = {a, b};
-    for (i64 i = 0; i < COUNT(base); i++) word[n++] = base[i];
     for (int i = 0; i < 2 && row[i]; i++) {
         TRY(method_words(t->arena, row[i]->settings, word, &n, COUNT(word)));
         TRY(method_words(t->arena, row[i]->small, word, &n, COUNT(word)));
     }
-    return config_load(NULL, word, n, &t->c);
+    return config_parse("grid", base, sizeof base - 1, word, n, &t->c); // a method may replace what is there
 }
 
 status grid_try(const method_row *a, const method_row *b, const grid_options *o, grid_cell *out)

@@ -43,7 +43,7 @@ const config_preset ffn_presets[] = {{"model.ffn.activation", "selu", "model.ini
 
 #define UNGATED "model.ffn.kind=mlp model.ffn.width=auto model.ffn.activation=" // equal parameters
 const method_row ffn_methods[] = {
-    {"poly_norm", "ffn", .settings = UNGATED "poly_norm", .limit = 1.03},
+    {"poly_norm", "ffn", .common = true, .settings = UNGATED "poly_norm", .limit = 1.03},
     {"poly_relu", "ffn", .settings = UNGATED "poly_relu"},
     {"relu2", "ffn", .settings = UNGATED "relu2"},
     {"drelu", "ffn", .settings = "model.ffn.activation=drelu"},
