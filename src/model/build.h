@@ -74,6 +74,8 @@ tensor *norm_around(model_builder *b, branch which, norm_site site, tensor *x);
 typedef enum inner_site { INNER_Q, INNER_K, INNER_V, INNER_CONTEXT } inner_site;
 tensor *norm_inner(model_builder *b, inner_site site, i64 heads, tensor *x);
 tensor *norm_hidden(model_builder *b, bool paired, tensor *h); // ffn; paired: H is [gate | up]
+/* The norm of H = [gate | up] and f(gate) up as one op, f an activation_kind; NULL: there is no such norm. */
+tensor *norm_gated(model_builder *b, double kind, tensor *h);
 tensor *norm_embedding(model_builder *b, tensor *x);
 tensor *norm_final(model_builder *b, tensor *x);
 

@@ -121,13 +121,24 @@ tensor *ffn_activate(model_builder *b, bool gated, tensor *h)
     return activation_is(b, "selu") ? alpha_dropout(b, gated, y) : y;
 }
 
+/* Norm and activation; as one op where both are plain: a gate of one function of each value. */
+static tensor *between(model_builder *b, bool gated, tensor *h)
+{
+    static const char *const plain[] = {"silu", "gelu", "gelu_tanh", "relu", "relu2"};
+    for (i64 k = 0; gated && k < COUNT(plain); k++) {
+        if (!of_is(b, "model.ffn.activation", plain[k])) continue;
+        tensor *y = norm_gated(b, (double)activation_find(plain[k]), h);
+        if (y) return y;
+    }
+    return ffn_activate(b, gated, norm_hidden(b, gated, h));
+}
+
 tensor *ffn_dense(model_builder *b, bool gated, i64 width, tensor *x)
 {
     bool bias = of_is(b, "model.bias", "true");
     linear_map in = {1, {"up"}, {width}, PART_IN, bias}, out = {1, {"down"}, {b->width}, PART_FFN_OUT, bias};
     if (gated) in = (linear_map){2, {"gate", "up"}, {width, width}, PART_IN, bias};
-    tensor *h = norm_hidden(b, gated, linear_slot(b, &in, x));
-    return linear_slot(b, &out, ffn_activate(b, gated, h));
+    return linear_slot(b, &out, between(b, gated, linear_slot(b, &in, x)));
 }
 
 static tensor *gated(model_builder *b, tensor *x) { return ffn_dense(b, true, inner_width(b, true), x); }

@@ -303,6 +303,20 @@ tensor *norm_hidden(model_builder *b, bool paired, tensor *h)
     return g_out(g_node(b->g, OP_concat, IN(gate, norm(b, &p, g_out(parts, 1))), NO_ATTRS), 0);
 }
 
+tensor *norm_gated(model_builder *b, double kind, tensor *h)
+{
+    place p = inner_place(b, "norm_hidden", 1);
+    if (b->g->failed || of_is(b, "model.norm.ffn_hidden", "none") || p.kind != &inner_kinds[0] ||
+        of_is(b, "model.norm.affine", "scale_bias"))
+        return NULL;
+    bool split = of_is(b, "model.norm.ffn_hidden", "split");
+    tensor *gain =
+        of_is(b, "model.norm.affine", "none") ? NULL : vector(b, p.name, "gain", cols(h), init_gain());
+    return g_out(g_node(b->g, OP_norm_gated, IN(h, gain),
+                        WITH({"kind", kind}, {"parts", 1 + split}, {"eps", p.eps}, {"native", native(b)})),
+                 0);
+}
+
 tensor *norm_embedding(model_builder *b, tensor *x)
 {
     place p = {chosen(b), "norm_embedding", 1, of_number(b, "model.norm.eps"), 1, true};

@@ -34,6 +34,10 @@
     OP(bhyt_grad)                                                                                            \
     OP(affine)                                                                                               \
     OP(affine_grad)                                                                                          \
+    OP(norm_gated)                                                                                           \
+    OP(norm_gated_grad)                                                                                      \
+    OP(expert_gain)                                                                                          \
+    OP(expert_gain_grad)                                                                                     \
     OP(scale)                                                                                                \
     OP(cast)                                                                                                 \
     OP(embedding)                                                                                            \
