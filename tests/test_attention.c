@@ -46,9 +46,12 @@ static const level *levels(void)
 typedef struct problem {
     i64 B, T, H, G, n; // G: key heads
     i64 window, capacity;
+    i64 K, W, C; // copies of every token (0: 1), how far they see each other
+    i64 ring;    // tokens whose copies it holds
     i32 *start, *past;
     double scale;
-    double *q, *k, *v, *k_cache, *v_cache, *d_o; // [B, T, heads, n], [B, capacity, G, n]
+    double *q, *k, *v, *k_cache, *v_cache, *d_o; // [B, K T, heads, n], [B, capacity, G, n]
+    double *k_ring, *v_ring;                     // [B, ring (K - 1), G, n]
     double *o, *lse, *d_q, *d_k, *d_v;
     double largest; // score
     arena *arena;
@@ -63,9 +66,11 @@ static double *random_values(arena *a, i64 count, u64 stream, double size, dtype
     }
     return x;
 }
+static i64 copies(const problem *p) { return p->K > 1 ? p->K : 1; }
+static i64 sequence(const problem *p) { return p->T * copies(p); }
 static void fill(problem *p, double size, dtype type)
 {
-    i64 queries = p->B * p->T * p->H * p->n, keys = p->B * p->T * p->G * p->n;
+    i64 queries = p->B * sequence(p) * p->H * p->n, keys = p->B * sequence(p) * p->G * p->n;
     if (!p->scale) p->scale = 1 / sqrt((double)p->n);
     assert_null(arena_open(&p->arena));
     p->q = random_values(p->arena, queries, 1, size, type);
@@ -73,24 +78,48 @@ static void fill(problem *p, double size, dtype type)
     p->v = random_values(p->arena, keys, 3, 1, type);
     p->d_o = random_values(p->arena, queries, 4, 1, type);
     p->o = arena_array(p->arena, double, queries);
-    p->lse = arena_array(p->arena, double, p->B * p->H * p->T);
+    p->lse = arena_array(p->arena, double, p->B * p->H * sequence(p));
     p->d_q = arena_array(p->arena, double, queries);
     p->d_k = arena_array(p->arena, double, keys);
     p->d_v = arena_array(p->arena, double, keys);
     if (!p->capacity) return;
     p->k_cache = random_values(p->arena, p->B * p->capacity * p->G * p->n, 5, size, type);
     p->v_cache = random_values(p->arena, p->B * p->capacity * p->G * p->n, 6, 1, type);
+    i64 ring = p->B * p->ring * (copies(p) - 1) * p->G * p->n;
+    p->k_ring = random_values(p->arena, ring, 8, size, type);
+    p->v_ring = random_values(p->arena, ring, 9, 1, type);
 }
-static bool visible(const problem *p, i64 b, i64 t, i64 s)
+/* Keys are numbered by token and copy: position s, copy c from 0 is s K + c. Row R of a sequence that way: */
+static i64 number_of(const problem *p, i64 past, i64 r)
 {
-    i64 at = (p->past ? p->past[b] : 0) + t;
-    return s <= at && s >= (p->start ? p->start[b * p->T + t] : 0) && !(p->window > 0 && s <= at - p->window);
+    i64 k = copies(p);
+    return r < p->T ? (past + r) * k : (past + (r - p->T) / (k - 1)) * k + 1 + (r - p->T) % (k - 1);
 }
-static double *key(const problem *p, double *fresh, double *cache, i64 b, i64 g, i64 s)
+static bool visible(const problem *p, i64 b, i64 r, i64 key)
 {
-    i64 past = p->past ? p->past[b] : 0;
-    return s < past ? cache + ((b * p->capacity + s) * p->G + g) * p->n
-                    : fresh + ((b * p->T + s - past) * p->G + g) * p->n;
+    i64 past = p->past ? p->past[b] : 0, k = copies(p), row = number_of(p, past, r);
+    i64 at = row / k, copy = row % k, s = key / k, other = key % k;
+    i64 start = p->start ? p->start[b * p->T + at - past] : 0;
+    if (s > at || s < start || (p->window > 0 && s <= at - p->window)) return false;
+    if (other == 0) return true;
+    if (copy == 0) return false;
+    if (s == at) return other <= copy;
+    return at - s < p->W && (!p->C || (s - start) / p->C == (at - start) / p->C);
+}
+typedef struct source { // of keys or values
+    double *fresh, *cache, *ring;
+} source;
+static i64 row_of(const problem *p, i64 past, i64 key)
+{
+    i64 k = copies(p), t = key / k - past, c = key % k;
+    return c ? p->T + t * (k - 1) + c - 1 : t;
+}
+static double *key(const problem *p, source from, i64 b, i64 g, i64 key)
+{
+    i64 past = p->past ? p->past[b] : 0, k = copies(p), s = key / k, c = key % k;
+    if (s >= past) return from.fresh + ((b * sequence(p) + row_of(p, past, key)) * p->G + g) * p->n;
+    if (!c) return from.cache + ((b * p->capacity + s) * p->G + g) * p->n;
+    return from.ring + ((b * p->ring * (k - 1) + s % p->ring * (k - 1) + c - 1) * p->G + g) * p->n;
 }
 static double product_of(const double *x, const double *y, i64 n)
 {
@@ -101,32 +130,35 @@ static double product_of(const double *x, const double *y, i64 n)
 /* The definition, row by row; lse in base 2. The gradient too when there is no cache. */
 static void definition(problem *p)
 {
-    i64 n = p->n, most = p->capacity + p->T;
+    i64 n = p->n, most = (p->capacity + p->T) * copies(p), R = sequence(p);
+    const source keys = {p->k, p->k_cache, p->k_ring}, values = {p->v, p->v_cache, p->v_ring};
     double *w = arena_array(p->arena, double, most);
-    memset(p->d_q, 0, sizeof(double) * (size_t)(p->B * p->T * p->H * n));
-    memset(p->d_k, 0, sizeof(double) * (size_t)(p->B * p->T * p->G * n));
-    memset(p->d_v, 0, sizeof(double) * (size_t)(p->B * p->T * p->G * n));
-    for (i64 i = 0; i < p->B * p->T * p->H; i++) {
-        i64 h = i % p->H, t = i / p->H % p->T, b = i / p->H / p->T, g = h / (p->H / p->G);
-        i64 end = (p->past ? p->past[b] : 0) + t + 1;
+    memset(p->d_q, 0, sizeof(double) * (size_t)(p->B * R * p->H * n));
+    memset(p->d_k, 0, sizeof(double) * (size_t)(p->B * R * p->G * n));
+    memset(p->d_v, 0, sizeof(double) * (size_t)(p->B * R * p->G * n));
+    for (i64 i = 0; i < p->B * R * p->H; i++) {
+        i64 h = i % p->H, t = i / p->H % R, b = i / p->H / R, g = h / (p->H / p->G);
+        i64 past = p->past ? p->past[b] : 0, end = (past + p->T) * copies(p);
         double max = -INFINITY, sum = 0, delta, *q = p->q + i * n, *o = p->o + i * n, *d_o = p->d_o + i * n;
         for (i64 s = 0; s < end; s++)
             if (visible(p, b, t, s))
-                max = fmax(max, w[s] = p->scale * product_of(q, key(p, p->k, p->k_cache, b, g, s), n));
+                max = fmax(max, w[s] = p->scale * product_of(q, key(p, keys, b, g, s), n));
         for (i64 s = 0; s < end; s++) {
             p->largest = visible(p, b, t, s) ? fmax(p->largest, fabs(w[s])) : p->largest;
             sum += w[s] = visible(p, b, t, s) ? exp(w[s] - max) : 0;
         }
-        p->lse[(b * p->H + h) * p->T + t] = (max + log(sum)) / M_LN2;
+        p->lse[(b * p->H + h) * R + t] = (max + log(sum)) / M_LN2;
         memset(o, 0, sizeof(double) * (size_t)n);
         for (i64 s = 0; s < end; s++) {
-            const double *v = key(p, p->v, p->v_cache, b, g, s);
+            if (!visible(p, b, t, s)) continue;
+            const double *v = key(p, values, b, g, s);
             w[s] /= sum;
             for (i64 j = 0; j < n; j++) o[j] += w[s] * v[j];
         }
         delta = product_of(o, d_o, n);
         for (i64 s = 0; s < end && !p->past; s++) {
-            i64 at = ((b * p->T + s) * p->G + g) * n;
+            if (!visible(p, b, t, s)) continue;
+            i64 at = ((b * R + row_of(p, 0, s)) * p->G + g) * n;
             double ds = p->scale * w[s] * (product_of(d_o, p->v + at, n) - delta);
             for (i64 j = 0; j < n; j++) {
                 p->d_v[at + j] += w[s] * d_o[j];
@@ -167,7 +199,7 @@ static void put_columns(void *to, dtype type, i64 row, i64 column, const double 
 }
 static stored store(const problem *p, dtype type, const level *l, int threads)
 {
-    i64 q = p->H * p->n, k = p->G * p->n, rows = p->B * p->T;
+    i64 q = p->H * p->n, k = p->G * p->n, rows = p->B * sequence(p);
     stored s = {.row = q + 2 * k + 3}; // 3: rows need no alignment
     s.qkv = stored_array(p, NULL, rows * s.row, type);
     s.d_qkv = stored_array(p, NULL, rows * s.row, type);
@@ -193,6 +225,10 @@ static stored store(const problem *p, dtype type, const level *l, int threads)
                            .scale = (float)p->scale,
                            .capacity = p->capacity,
                            .past = p->past,
+                           .copies = p->K,
+                           .copy_window = p->W,
+                           .chunk = p->C,
+                           .ring = p->ring,
                            .o = stored_array(p, NULL, rows * q, type),
                            .o_stride = q,
                            .lse = arena_array(p->arena, float, rows * p->H),
@@ -208,6 +244,8 @@ static stored store(const problem *p, dtype type, const level *l, int threads)
     if (p->capacity) {
         s.a.k_cache = stored_array(p, p->k_cache, p->B * p->capacity * k, type);
         s.a.v_cache = stored_array(p, p->v_cache, p->B * p->capacity * k, type);
+        s.a.k_ring = stored_array(p, p->k_ring, p->B * p->ring * (copies(p) - 1) * k, type);
+        s.a.v_ring = stored_array(p, p->v_ring, p->B * p->ring * (copies(p) - 1) * k, type);
     }
     i64 forward = l->scratch(&s.a, false), backward = p->capacity ? 0 : l->scratch(&s.a, true);
     i64 bytes = MAX(forward, backward);
@@ -237,7 +275,7 @@ static double worst(const double *want, const void *got, dtype type, i64 row, i6
 static void compare(const char *label, problem *p, dtype type, const level *l, int threads)
 {
     stored s = store(p, type, l, threads);
-    i64 rows = p->B * p->T, q = p->H * p->n, k = p->G * p->n;
+    i64 rows = p->B * sequence(p), q = p->H * p->n, k = p->G * p->n;
     double limit = type == DT_F32 ? 2e-6 + p->largest * 0x1p-22 : 1e-2;
     l->forward(&s.a);
     double e[5] = {worst(p->o, s.a.o, type, q, 0, rows, q),
@@ -349,6 +387,55 @@ static void test_cache(void **state)
             }
 }
 
+/* Copies of tokens: K of each, which see each other within W tokens and chunks of C. */
+static void test_copies(void **state)
+{
+    (void)state;
+    const i64 kinds[][3] = {{2, 1, 0}, {3, 1, 0}, {2, 16, 0}, {3, 7, 10}, {5, 40, 0}, {2, 64, 64}, {9, 2, 3}};
+    const i64 lengths[] = {1, 31, 64, 130}, documented[] = {70, 1, 33, 0};
+    for (int i = 0; i < COUNT(kinds); i++)
+        for (int j = 0; j < COUNT(lengths); j++) {
+            problem p = {.B = 1 + j % 2,
+                         .T = lengths[j],
+                         .H = 2,
+                         .G = 1 + i % 2,
+                         .n = j % 2 ? 24 : 7,
+                         .K = kinds[i][0],
+                         .W = kinds[i][1],
+                         .C = kinds[i][2]};
+            compare_all("copies", p, 1);
+            p.window = 20;
+            p.start = documents(p.B, p.T, documented);
+            compare_all("copies in documents", p, 1);
+            mem_free(p.start);
+        }
+}
+
+/* The same behind a cache and a ring, of which rows hold different parts. */
+static void test_copies_cache(void **state)
+{
+    (void)state;
+    const i64 news[] = {1, 2, 4, 33}, kinds[][3] = {{2, 1, 0}, {2, 9, 0}, {3, 6, 4}, {4, 70, 0}, {9, 3, 0}};
+    for (int i = 0; i < COUNT(kinds); i++)
+        for (int j = 0; j < COUNT(news); j++) {
+            i32 past[3] = {0, 100, (i32)(97 - j)};
+            compare_all("copies behind a cache",
+                        (problem){.B = 3,
+                                  .T = news[j],
+                                  .H = 4,
+                                  .G = 2,
+                                  .n = 16,
+                                  .capacity = 100,
+                                  .past = past,
+                                  .K = kinds[i][0],
+                                  .W = kinds[i][1],
+                                  .C = kinds[i][2],
+                                  .ring = kinds[i][1] - 1,
+                                  .window = j == 2 ? 30 : 0},
+                        1);
+        }
+}
+
 /* Scores of +-1e4 and more: the softmax is a choice of one key; nothing overflows. And all scores equal. */
 static void test_extremes(void **state)
 {
@@ -395,25 +482,30 @@ static void test_determinism(void **state)
     (void)state;
     for (dtype type = DT_F32; type <= DT_BF16; type++)
         for (const level *l = levels(); l->name; l++)
-            for (int k = 0; k < 2 && l->runs; k++) {
+            for (int k = 0; k < 4 && l->runs; k++) { // alone, over a cache; the same with copies
                 i32 past[1] = {100};
                 problem p = {.B = 1,
-                             .T = k ? 3 : 1100,
+                             .T = k % 2 ? 3
+                                  : k   ? 600
+                                        : 1100,
+                             .K = k > 1 ? 2 : 1,
+                             .W = 5,
+                             .ring = k == 3 ? 4 : 0,
                              .H = 4,
                              .G = 2,
                              .n = 64,
-                             .capacity = k ? 100 : 0,
-                             .past = k ? past : NULL};
+                             .capacity = k % 2 ? 100 : 0,
+                             .past = k % 2 ? past : NULL};
                 fill(&p, 1, type);
                 stored s[3];
                 for (int i = 0; i < 3; i++) {
                     s[i] = store(&p, type, l, (int[]){2, 1, 5}[i]);
                     l->forward(&s[i].a);
-                    if (!k) l->backward(&s[i].a);
+                    if (k % 2 == 0) l->backward(&s[i].a);
                     size_t row = (size_t)dtype_bytes(type);
-                    assert_memory_equal(s[0].a.o, s[i].a.o, row * (size_t)(p.T * p.H * p.n));
-                    assert_memory_equal(s[0].a.lse, s[i].a.lse, sizeof(float) * (size_t)(p.T * p.H));
-                    assert_memory_equal(s[0].d_qkv, s[i].d_qkv, row * (size_t)(p.T * s[0].row));
+                    assert_memory_equal(s[0].a.o, s[i].a.o, row * (size_t)(sequence(&p) * p.H * p.n));
+                    assert_memory_equal(s[0].a.lse, s[i].a.lse, sizeof(float) * (size_t)(sequence(&p) * p.H));
+                    assert_memory_equal(s[0].d_qkv, s[i].d_qkv, row * (size_t)(sequence(&p) * s[0].row));
                 }
                 for (int i = 0; i < 3; i++) discard(&s[i]);
                 arena_close(p.arena);
@@ -500,6 +592,8 @@ int main(void)
         cmocka_unit_test(test_windows),
         cmocka_unit_test(test_documents),
         cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_copies_cache),
         cmocka_unit_test(test_extremes),
         cmocka_unit_test(test_nan),
         cmocka_unit_test(test_determinism),

@@ -20,7 +20,6 @@ struct decoder {
     reader one, chunk;
     reader prompt; // with copies of tokens: a chunk of a prompt's tokens without their copies
     i64 length, capacity, vocab;
-    i64 copied; // from this token on copies have been computed
 };
 
 static status build(decoder *d, reader *r, i64 width, dtype act, bool originals)
@@ -102,7 +101,6 @@ static void feed(decoder *d, reader *r, const i32 *ids, i64 n)
     for (i64 i = 0; i < r->width; i++) position[i] = (i32)(i < n ? d->length + i : MIN(d->length + i, last));
     *(i32 *)program_data(r->p, r->m.past) = (i32)d->length;
     if (r->m.fresh) *(i32 *)program_data(r->p, r->m.fresh) = (i32)n;
-    if (r->m.copied) *(i32 *)program_data(r->p, r->m.copied) = (i32)d->copied;
     program_run(r->p, &step, PHASE_FORWARD);
     program_commit(r->p, &step);
     d->length += n;
@@ -118,7 +116,6 @@ static i64 feed_originals(decoder *d, const i32 *ids, i64 n)
         feed(d, &d->prompt, ids + fed, now);
         fed += now;
     }
-    d->copied = from;
     return fed;
 }
 
@@ -142,7 +139,7 @@ status decoder_feed(decoder *d, const i32 *ids, i64 n, const float **logits)
     return OK;
 }
 
-void decoder_reset(decoder *d) { d->length = d->copied = 0; }
+void decoder_reset(decoder *d) { d->length = 0; }
 i64 decoder_length(const decoder *d) { return d->length; }
 i64 decoder_capacity(const decoder *d) { return d->capacity; }
 i64 decoder_vocab(const decoder *d) { return d->vocab; }

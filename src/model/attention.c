@@ -73,9 +73,7 @@ static tensor *attend(model_builder *b, heads h, tensor *q, tensor *k, tensor *v
         ring_v = cache(b, h, "ring_v", (sight.window - 1) * (sight.copies - 1));
     }
     node *n =
-        g_node(b->g, OP_attention,
-               IN(q, k, v, b->m->doc_start, cache_k, cache_v, b->m->past, ring_k, ring_v,
-                  ring_k ? b->m->copied : NULL),
+        g_node(b->g, OP_attention, IN(q, k, v, b->m->doc_start, cache_k, cache_v, b->m->past, ring_k, ring_v),
                WITH({"heads", (double)h.q}, {"kv_heads", (double)h.kv}, {"window", (double)MAX(window, 0)},
                     {"scale", scale_of(b, h.width)}, {"copies", (double)sight.copies},
                     {"copy_window", (double)sight.window}, {"chunk", (double)sight.chunk}));

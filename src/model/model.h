@@ -28,9 +28,8 @@ typedef struct model {
     tensor *doc_start, *targets; // the same; not in decode
     tensor *inverse_count;       // [1] f32: 1 / targets of the whole step
     tensor *past;                // decode: [rows] i32, tokens already in the caches
-    // Decode, where copies see copies of earlier tokens (model.repeat), else NULL: [rows] i32
-    tensor *fresh;     // of the new tokens the first so many are real, what follows is padding
-    tensor *copied;    // from this position on copies have been computed
+    tensor *fresh;     // decode, where copies see those of earlier tokens (model.repeat), else NULL:
+                       // [rows] i32: the first so many new tokens are real, the rest is padding
     tensor *loss;      // [rows * tokens] f32: nats of each target, 0 where there is none
     tensor *objective; // [1] f32: what is minimised: inverse_count x (sum of loss + extra terms)
     tensor *logits;    // [rows, tokens, vocab]

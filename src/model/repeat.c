@@ -1,17 +1,19 @@
 /* repeat: how often a token passes through the blocks.
  *
  *   phd   every token K times side by side (PHD-Transformer): the stream [B, T, d] becomes [B, K T, d] after
- * the embedding, copy K alone meets the head, and what tells copies apart is what their attention sees
- *         (ops/attention.c): copy 1 is the plain model; copy j sees the originals up to its token and the
- * copies up to j of its own token, with a window also those of the last W - 1 tokens, with chunks only within
- *         its chunk. Everything else takes rows as they come.
+ *         the embedding, and copy K alone meets the head. What tells copies apart is what their attention
+ *         sees (ops/attention.c): copy 1 is the plain model; copy j sees the originals up to its token and
+ *         copies 2..j of its own token; with a window (SWA) also the copies of the W - 1 tokens before, with
+ *         chunks (CSWA) only those in its chunk. Everything else takes rows as they come.
  *
  * Caches hold copy 1, and of the other copies a ring of the last W - 1 tokens. Positions: all copies of a
  * token stand where it stands (shared), or copy s of token n at K n + s - 1 (expanded); the paper does not
  * say.
  *
- * Source: PHD, PHD-SWA, PHD-CSWA: arXiv:2504.14992. Its window may count hidden tokens; here it counts
- * positions, so that a window of 1 is PHD.
+ * Source:  PHD, PHD-SWA, PHD-CSWA: arXiv:2504.14992.
+ * Departs: the paper's window may count hidden tokens; here it counts positions, with all copies of each, so
+ *          that a window of 1 is PHD. Chunks count from the start of a document (the paper does not say), so
+ *          that a prompt read from position 0 meets what training met.
  */
 #include "model/build.h"
 #include "model/methods.h"
@@ -74,7 +76,6 @@ void repeat_begin(model_builder *b)
                         0);
     if (b->shape->mode != MODE_DECODE || b->copies == 1 || window_in(c) == 1) return;
     m->fresh = g_input(b->g, "fresh", DT_I32, 1, &b->shape->rows);
-    m->copied = g_input(b->g, "copied", DT_I32, 1, &b->shape->rows);
 }
 
 i64 repeat_times(const model_builder *b)

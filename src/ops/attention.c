@@ -11,23 +11,26 @@
  * first past[b] entries, and t counts from the cache's beginning; no gradient then.
  *
  * Copies (PHD-Transformer): with copies = K > 1 the rows [B, K T] are the T tokens, copy 1 of each, then
- * copies 2..K of token 0, of token 1, ... Query (t, j) sees key (s, i), s seen by t as above, where i = 1 any
- * such s: originals see what they always see j, i >= 2 and s = t         i <= j j, i >= 2 and s < t         t
- * - s < copy_window, and s in the chunk of t: chunks of `chunk` tokens count from start_t by rule, as two
- * runs of keys a query; nothing is T x T. The cache holds copy 1 only; a ring holds copies 2..K of the last
- * `ring` tokens, those of token s in entries (s mod ring) (K - 1) + i - 2; copies of tokens before copied[b]
- * are not seen.
+ * copies 2..K of token 0, of token 1, ... Query (t, j) sees key (s, i), where t sees s as above, if
+ *
+ *   i = 1                      originals see what they always see, and copies see the same
+ *   i, j >= 2 and s = t        i <= j
+ *   i, j >= 2 and s < t        t - s < copy_window, and s is in the chunk of t: (s - start_t) / chunk =
+ *                              (t - start_t) / chunk, rounded down
+ *
+ * by rule, as two runs of keys a query: nothing is T x T. The cache holds copy 1 only; a ring holds copies
+ * 2..K of the last `ring` tokens, those of token s in entries (s mod ring) (K - 1) + i - 2.
  *
  * Source:   Vaswani et al., arXiv:1706.03762; blocks with a running maximum: Dao et al., arXiv:2205.14135;
- * grouped heads: Ainslie et al., arXiv:2305.13245; copies: PHD-Transformer, arXiv:2504.14992 (its windows
- * count hidden tokens; here positions, all copies of each). Numerics: scores, softmax and sums in f32; the
- * bf16 kernel rounds p and ds to bf16 between its products.
+ *           grouped heads: Ainslie et al., arXiv:2305.13245; copies: PHD-Transformer, arXiv:2504.14992 (its
+ *           windows may count hidden tokens; here positions, with all copies of each).
+ * Numerics: scores, softmax and sums in f32; the bf16 kernel rounds p and ds to bf16 between its products.
  */
 #include "ops/attention.h"
 #include <math.h>
 #include <string.h>
 
-enum { Q, K, V, START, CACHE_K, CACHE_V, PAST, RING_K, RING_V, COPIED };
+enum { Q, K, V, START, CACHE_K, CACHE_V, PAST, RING_K, RING_V };
 enum { G_Q, G_K, G_V, G_START, G_O, G_LSE, G_DO };
 
 static i64 number(const node *n, const char *name) { return (i64)attr(n, name); }
@@ -60,8 +63,7 @@ static status check_ring(op_build *b)
     const node *n = b->n;
     const tensor *ring = n->in[RING_K];
     i64 per_token = number(n, "copies") - 1, window = number(n, "copy_window");
-    TRY(need(b, !ring == !n->in[RING_V] && !ring == !n->in[COPIED],
-             "ring_k, ring_v and copied come together"));
+    TRY(need(b, !ring == !n->in[RING_V], "ring_k and ring_v come together"));
     if (!ring)
         return need(
             b, !n->in[CACHE_K] || per_token == 0 || window <= 1,
@@ -74,9 +76,8 @@ static status check_ring(op_build *b)
                  ring->dim[1] / per_token >= window - 1,
              "rings must be [B, %lld or more tokens of %lld copies, %lld]", (long long)MAX(window - 1, 1),
              (long long)per_token, (long long)cols(n->in[K])));
-    TRY(need(b, ring->dtype == n->in[Q]->dtype && n->in[RING_V]->dtype == n->in[Q]->dtype,
-             "the rings must have the dtype of q"));
-    return need(b, count(n->in[COPIED]) == n->in[Q]->dim[0], "copied must be [B]");
+    return need(b, ring->dtype == n->in[Q]->dtype && n->in[RING_V]->dtype == n->in[Q]->dtype,
+                "the rings must have the dtype of q");
 }
 
 static status infer(op_build *b)
@@ -187,13 +188,12 @@ static void attend_one(const op_call64 *c, const sizes *z, i64 b, i64 r, i64 h)
         kv = h / z->group * z->width;
     place at = place_of(z, past, r), last = {at.at, z->copies + 1};
     i64 start = c->in[START] ? (i64)c->in[START][b * z->tokens + at.at - past] : 0;
-    i64 copied = c->in[COPIED] ? (i64)c->in[COPIED][b] : 0;
     const double *q = c->in[Q] + ((b * rows + r) * z->heads + h) * z->width;
     double *o = c->out[0] + ((b * rows + r) * z->heads + h) * z->width, top = -INFINITY, sum = 0;
     memset(o, 0, sizeof(double) * (size_t)z->width);
     for (int pass = 0; pass < 2; pass++)
         for (place k = last; previous(z, &k);) {
-            if (!sees(z, start, at, k) || (k.copy > 1 && k.at < MIN(copied, at.at))) continue;
+            if (!sees(z, start, at, k)) continue;
             double score = z->scale * dot(q, key_row(c, z, K, b, past, k) + kv, z->width);
             const double *v = key_row(c, z, V, b, past, k) + kv, p = pass ? exp(score - top) : 0;
             top = pass ? top : fmax(top, score);
@@ -250,7 +250,6 @@ static attention_args forward_arguments(const op_call *c)
     a.k_ring = c->in[RING_K].p;
     a.v_ring = c->in[RING_V].p;
     a.ring = c->node->in[RING_K] ? c->node->in[RING_K]->dim[1] / (a.copies - 1) : 0;
-    a.copied = c->in[COPIED].p;
     a.o = c->out[0].p;
     a.o_stride = c->out[0].stride;
     a.lse = c->out[1].p;
@@ -274,7 +273,8 @@ static double pairs(const node *n)
 {
     sizes z = sizes_of(n);
     double t = (double)z.tokens, w = (double)z.window, k = (double)z.copies, sum;
-    double near = (double)MIN(MIN(MAX(z.copy_window, 1), z.tokens), z.chunk ? z.chunk : z.tokens);
+    i64 shorter = MIN(MAX(z.copy_window, 1), z.chunk ? MIN(z.chunk, z.tokens) : z.tokens);
+    double near = (double)(z.window ? MIN(shorter, z.window) : shorter);
     double chunk = z.chunk ? fmin((double)z.chunk, t) : t;
     sum = k * (w > 0 && w < t ? t * w - w * (w - 1) / 2 : t * (t + 1) / 2); // all copies see originals
     sum += t * k * (k - 1) / 2;                                             // copies 2..j of the own token
@@ -337,14 +337,14 @@ static const op_case cases[] = {
                       "kv_heads=2 scale=0.25 "
                       "fill.past=below:89 f32 bf16 tol.bf16=0.015 grad=0"},
     {"copies, ring", "q=3x3x16 k=3x3x16 v=3x3x16 cache_k=3x40x16 cache_v=3x40x16 past=3 ring_k=3x10x16 "
-                     "ring_v=3x10x16 copied=3 "
-                     "copies=3 copy_window=6 chunk=4 scale=0.25 fill.past=below:37 fill.copied=below:20 f32 "
+                     "ring_v=3x10x16 "
+                     "copies=3 copy_window=6 chunk=4 scale=0.25 fill.past=below:37 f32 "
                      "bf16 tol.bf16=0.015 "
                      "grad=0"},
     {"copies, prefill",
      "q=2x60x32 k=2x60x32 v=2x60x32 cache_k=2x90x32 cache_v=2x90x32 past=2 ring_k=2x9x32 ring_v=2x9x32 "
-     "copied=2 "
-     "copies=2 copy_window=10 window=70 scale=0.176 fill.past=below:60 fill.copied=below:60 f32 bf16 "
+     " "
+     "copies=2 copy_window=10 window=70 scale=0.176 fill.past=below:60 f32 bf16 "
      "tol.bf16=0.015 grad=0"},
     {"gpt2", "q=2x1024x768 k=2x1024x768 v=2x1024x768 heads=12 kv_heads=12 scale=0.125 bf16 bench"},
     {"gpt2, copies", "q=2x2048x768 k=2x2048x768 v=2x2048x768 copies=2 copy_window=16 chunk=32 heads=12 "
@@ -406,8 +406,7 @@ OP_DEF(attention) = {
            {"cache_v", "[B, capacity, m]", .optional = true, .fixed = true},
            {"past", "[B]", ARG_I32, .optional = true, .range = "0:cache_k.1"},
            {"ring_k", "[B, entries, m]", .optional = true, .fixed = true},
-           {"ring_v", "[B, entries, m]", .optional = true, .fixed = true},
-           {"copied", "[B]", ARG_I32, .optional = true, .range = "any"}},
+           {"ring_v", "[B, entries, m]", .optional = true, .fixed = true}},
     .out = {{"o", "[B, T, n]"}, {"lse", "[B, heads, T]", ARG_F32, .fixed = true}},
     .attrs = ATTRS,
     .infer = infer,

@@ -37,7 +37,6 @@ typedef struct attention_args {
     const void *k_ring, *v_ring; // [B, ring (K - 1), Hkv, width]: copies of the last `ring` tokens before the
                                  // new ones, those of token s from entry (s mod ring) (K - 1) on; or NULL
     i64 ring;                    // >= copy_window - 1 where there are earlier copies to see
-    const i32 *copied;           // [B] no copy of an earlier token than this is seen; NULL: 0
     void *o;                     // out: [B, K T, H, width]; row (b, t) at (b K T + t) * o_stride
     i64 o_stride;
     float *lse;      // out: [B, H, K T] log2 of the sum of exp(scale q.k) over the visible keys (BASE 2)

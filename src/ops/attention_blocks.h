@@ -167,14 +167,13 @@ static inline i64 token_of_row(const attention_args *a, i64 row)
     return row < a->tokens ? row : (row - a->tokens) / (a->copies - 1);
 }
 /* First position whose copies a copy of token t at position `at` sees. */
-static inline i64 first_copied(const attention_args *a, i64 b, i64 t, i64 at)
+static inline i64 first_copy(const attention_args *a, i64 b, i64 t, i64 at)
 {
     i64 first = MAX(first_key(a, b, t, at), at - MAX(a->copy_window, 1) + 1);
     if (a->chunk > 0) {
         i64 start = a->start ? MAX(0, MIN((i64)a->start[b * a->tokens + t], at)) : 0;
         first = MAX(first, start + (at - start) / a->chunk * a->chunk);
     }
-    if (a->copied) first = MAX(first, a->copied[b]);
     return MIN(MAX(first, copies_from(a, b)), at);
 }
 /* What row ROW of batch row B sees of a side. */
@@ -183,7 +182,7 @@ static inline span span_of(const attention_args *a, i64 b, side which, i64 row)
     i64 t = token_of_row(a, row), at = past_of(a, b) + t, k = a->copies - 1, from = copies_from(a, b);
     if (which == ORIGINALS) return (span){first_key(a, b, t, at), at};
     if (row < a->tokens) return (span){0, -1};
-    return (span){(first_copied(a, b, t, at) - from) * k, (at - from) * k + (row - a->tokens) % k};
+    return (span){(first_copy(a, b, t, at) - from) * k, (at - from) * k + (row - a->tokens) % k};
 }
 /* Where key INDEX of a side lies, all heads: its key and its value. */
 static inline void key_of(const attention_args *a, i64 b, side which, i64 index, const void **k,
