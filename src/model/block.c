@@ -29,7 +29,7 @@ tensor *dropout(model_builder *b, tensor *x)
 {
     double p = config_number(b->c, "model.dropout");
     if (!(p > 0) || b->shape->mode != MODE_TRAIN) return x;
-    return g_out(g_node(b->g, OP_dropout, IN(x), WITH({"p", p}, {"per_token", (double)b->copies})), 0);
+    return g_out(g_node(b->g, OP_dropout, IN(x), WITH({"p", p}, {"repeat", (double)b->copies})), 0);
 }
 
 void model_add_loss(model_builder *b, tensor *term)

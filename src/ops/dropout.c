@@ -1,11 +1,11 @@
 /* dropout: drop each element with probability p, scale the others up.
  *
- *   y_e = x_e / (1 - p) if word(e) >= p 2^32, else 0        e = (per_token row_offset + row) n + column
+ *   y_e = x_e / (1 - p) if word(e) >= p 2^32, else 0        e = (repeat row_offset + row) n + column
  *   word(e) = word e mod 4 of Philox block e / 4, keyed by seed, stream and step
  *   dx = the same of dy: the mask is drawn again, not kept
  *
  * The stream is the hash of the node's path, which gradient and recomputed clones carry on; row_offset counts
- * the tokens of the step's earlier micro-batches, each of which has per_token rows here. So masks depend on
+ * the tokens of the step's earlier micro-batches, each of which has `repeat` rows here. So masks depend on
  * neither threads nor micro-batch size.
  *
  * Source:   Srivastava et al., JMLR 15 (2014) 1929; scaled in training ("inverted"), so that evaluation
@@ -31,7 +31,7 @@ static void reference(const op_call64 *c)
     i64 n = cols(c->node->in[0]);
     u64 key = random_key(c->step->seed, c->node->stream);
     for (i64 j = 0; j < count(c->node->in[0]); j++) {
-        u64 e = (u64)(c->step->row_offset * (i64)attr(c->node, "per_token") * n + j);
+        u64 e = (u64)(c->step->row_offset * (i64)attr(c->node, "repeat") * n + j);
         u32 word = philox4x32(key, e / 4, c->step->step).v[e % 4];
         c->out[0][j] = word >= p * 0x1p32 ? c->in[0][j] / (1 - p) : 0;
     }
@@ -42,7 +42,7 @@ static void cpu(const op_call *c)
     double p = attr(c->node, "p");
     i64 n = c->in[0].n;
     u64 key = random_key(c->step->seed, c->node->stream), step = c->step->step;
-    i64 offset = c->step->row_offset * (i64)attr(c->node, "per_token");
+    i64 offset = c->step->row_offset * (i64)attr(c->node, "repeat");
     u32 least = (u32)ceil(p * 0x1p32); // p <= 0.99
     float scale = (float)(1 / (1 - p));
 #pragma omp parallel for schedule(static)
@@ -111,7 +111,7 @@ OP_DEF(dropout) = {
     .source = "Srivastava et al., JMLR 15 (2014) 1929",
     .in = {{"x", "[rows, n]"}},
     .out = {{"y", "[rows, n]"}},
-    .attrs = {{"p", 0, 0, 0.99, "probability of 0"}, {"per_token", 1, 1, 4096, "rows of a token"}},
+    .attrs = {{"p", 0, 0, 0.99, "probability of 0"}, {"repeat", 1, 1, 4096, "rows a token has"}},
     .flags = OP_RANDOM | OP_CHEAP,
     .inplace = 1,
     .infer = infer,
