@@ -267,6 +267,14 @@ node *g_node_from(graph *g, op_id op, tensor *const *in, int n_in, const node *f
     return g_node(g, op, in, n_in, attrs);
 }
 
+tensor *g_into_tally(graph *g, node *n, int i, const char *path)
+{
+    if (g->failed) return n->out[i];
+    n->out[i] = g_tally(g, path, n->out[i]->ndim, n->out[i]->dim);
+    n->accumulate |= 1u << i;
+    return n->out[i];
+}
+
 void g_append(graph *g, node *n)
 {
     n->id = (i32)g->n_nodes;

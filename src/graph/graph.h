@@ -145,6 +145,9 @@ node *g_node(graph *g, op_id op, tensor *const *in, int n_in, const op_set *attr
 static inline tensor *g_out(const node *n, int i) { return n->out[i]; }
 /* All attributes of FROM that the new op also has, by name (a backward op takes its forward op's). */
 node *g_node_from(graph *g, op_id op, tensor *const *in, int n_in, const node *from);
+/* Output I of N adds into the tally PATH instead of being a value: sums over a step's micro-batches. Later
+ * nodes, of the forward phase too, read what was added so far. The op must have OP_ACCUMULATES. */
+tensor *g_into_tally(graph *g, node *n, int i, const char *path);
 double attr(const node *n, const char *name); // asserts that the op has it
 
 /* Names of parts: nodes and parameters added between push and pop are called "blocks.3.attention...". */

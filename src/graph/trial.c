@@ -93,8 +93,9 @@ static status fill_values(const char *fill, u64 stream, const tensor *t, double 
     const char *colon = strchr(fill, ':');
     double k = colon ? atof(colon + 1) : 0;
     size_t n = colon ? (size_t)(colon - fill) : strlen(fill);
-    static const char *const kinds[] = {"normal", "zero", "one",     "pm2",    "ints",    "pow2",    "big",
-                                        "below",  "iota", "targets", "starts", "around1", "positive"};
+    static const char *const kinds[] = {"normal", "zero",    "one",      "pm2",  "ints",
+                                        "pow2",   "big",     "below",    "iota", "targets",
+                                        "starts", "around1", "positive", "cuts", "reverse"};
     int kind = 0;
     while (kind < COUNT(kinds) && (strlen(kinds[kind]) != n || strncmp(kinds[kind], fill, n))) kind++;
     i64 width = cols(t);
@@ -139,6 +140,13 @@ static status fill_values(const char *fill, u64 stream, const tensor *t, double 
             break;
         case 12:
             x[i] = 0.5 + u;
+            break;
+        case 13: // 0 at the start, K at the end, uneven steps up between them, some of none
+            x[i] = i ? fmax(x[i - 1], floor(k * fmin(1, ((double)i + 2 * u - 1) / (double)(width - 1)))) : 0;
+            if (i == width - 1) x[i] = k;
+            break;
+        case 14:
+            x[i] = (double)(count(t) - 1 - i);
             break;
         default:
             return fail(ERR_USAGE, "fill=%s is not known", fill);

@@ -57,4 +57,21 @@
     OP(repeat_grad)                                                                                          \
     OP(repeat_index)                                                                                         \
     OP(last_copy)                                                                                            \
-    OP(last_copy_grad)
+    OP(last_copy_grad)                                                                                       \
+    OP(moe_logits)                                                                                           \
+    OP(moe_logits_grad)                                                                                      \
+    OP(moe_logit_norm)                                                                                       \
+    OP(moe_logit_norm_grad)                                                                                  \
+    OP(moe_route)                                                                                            \
+    OP(moe_route_grad)                                                                                       \
+    OP(moe_plan)                                                                                             \
+    OP(moe_gather)                                                                                           \
+    OP(moe_gather_grad)                                                                                      \
+    OP(expert_linear)                                                                                        \
+    OP(expert_linear_grad)                                                                                   \
+    OP(moe_combine)                                                                                          \
+    OP(moe_combine_grad)                                                                                     \
+    OP(moe_balance)                                                                                          \
+    OP(moe_z_loss)                                                                                           \
+    OP(moe_count)                                                                                            \
+    OP(moe_bias)

@@ -57,8 +57,9 @@ typedef struct op_attr {
  * input=SHAPE for inputs (missing optional inputs are absent), attribute=value, the dtypes to run in,
  * fill[.input]=KIND: normal zero one pm2 (+-2) ints (-3..3) pow2 big (1e4) below:K (ints in [0,K)) iota
  * targets:K (as below, one in 5 is -1) starts:K (document starts, about K tokens a document) around1 (1 + 0.1
- * N) positive; tol=X overrides the tolerance of outputs (0: equal bits), tol.bf16=X in bf16 only, grad=0
- * skips the gradient check, bench marks a case that is only timed (`keel op bench`), not checked. */
+ * N) positive cuts:K (ascending from 0 to K: offsets of segments) reverse (n-1 .. 0: its own inverse); tol=X
+ * overrides the tolerance of outputs (0: equal bits), tol.bf16=X in bf16 only, grad=0 skips the gradient
+ * check, bench marks a case that is only timed (`keel op bench`), not checked. */
 typedef struct op_case {
     const char *label, *line;
 } op_case;
