@@ -76,8 +76,21 @@ static const model_case poly_like = { // PolyCom; poly_relu has a kink, which ce
     "poly-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 4, kv_heads: 2},\n"
                  "        ffn: {kind: mlp, activation: poly_norm, width: 48},\n"
                  "        override: [{layers: 1, ffn: {order: 4}}]}\n"};
-static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like, frac_like, hybrid_like, phd_like,
-                                         cswa_like, sdd_like,   norms_like, bhyt_like, poly_like};
+static const model_case moe_like = { // routed and shared experts, every term of the objective
+    "moe-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 4, kv_heads: 2},\n"
+                "        ffn: {kind: moe, width: 16, experts: 4, top_k: 2, shared: 1, balance_weight: 0.1,\n"
+                "              router_z: 0.01}}\n"};
+static const model_case moe_bias_like = { // sigmoids, a bias that selects, normed logits; experts with biases
+    "moe-bias-like",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true,\n"
+    "        attention: {heads: 4, kv_heads: 2},\n"
+    "        ffn: {kind: moe, width: 16, experts: 5, top_k: 2, router: sigmoid, balance: bias, logit_norm: "
+    "1,\n"
+    "              router_z: 0.01},\n"
+    "        override: [{layers: 1, ffn: {expert_kind: mlp, activation: gelu, router: softmax_raw}}]}\n"};
+static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like,   frac_like,  hybrid_like,
+                                         phd_like,  cswa_like,  sdd_like,     norms_like, bhyt_like,
+                                         poly_like, moe_like,   moe_bias_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {

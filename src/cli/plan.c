@@ -59,6 +59,7 @@ static void print_plan(const plan_args *a, const session *s)
     json_object_set_new(j, "row_gradients", json_integer(m->row_gradients));
     json_object_set_new(j, "activations_lower_bound", json_integer(m->activations_lower_bound));
     json_object_set_new(j, "parameter_count", json_integer(s->figures.parameters));
+    json_object_set_new(j, "active_parameter_count", json_integer(s->figures.active_parameters));
     if (a->json) {
         json_dumpf(j, stdout, JSON_COMPACT);
         puts("");
@@ -66,6 +67,9 @@ static void print_plan(const plan_args *a, const session *s)
         if (m->row_gradients)
             printf("%s of the gradients are lists of looked-up rows\n",
                    show_bytes((double)m->row_gradients, text));
+        if (s->figures.active_parameters < s->figures.parameters)
+            printf("%s of the parameters are active: a token passes through them\n",
+                   show_count((double)s->figures.active_parameters, text));
         printf("%s parameters; %lld sequences of %lld tokens at a time, %s; no plan of the activations can "
                "be below %s\n",
                show_count((double)s->figures.parameters, text), (long long)s->micro_rows,

@@ -17,6 +17,7 @@
     T(residual_keys)                                                                                         \
     T(attention_keys)                                                                                        \
     T(ffn_keys)                                                                                              \
+    T(moe_keys)                                                                                              \
     T(embedding_keys)                                                                                        \
     T(head_keys)                                                                                             \
     T(repeat_keys)                                                                                           \

@@ -101,9 +101,10 @@ static status run_oracle(dumper *d)
     TRY(oracle_open(m->g, &d->oracle));
     for (i64 i = 0; i < m->g->n_tensors; i++) {
         const tensor *t = m->g->tensors[i];
-        if (t->role != ROLE_PARAM) continue;
+        if (t->role != ROLE_PARAM && (t->role != ROLE_STATE || t->dtype != DT_F32)) continue;
         const stored *e = store_find(d->store, t->path);
-        for (i64 k = 0; k < e->count; k++) oracle_data(d->oracle, t)[k] = e->master[k];
+        const float *from = t->role == ROLE_PARAM ? e->master : e->data;
+        for (i64 k = 0; k < e->count; k++) oracle_data(d->oracle, t)[k] = from[k];
     }
     for (i64 i = 0; i < d->rows->rows * d->rows->tokens; i++) {
         row_inputs x = input_at(d->rows, i);

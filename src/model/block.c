@@ -96,6 +96,17 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
     return graph_status(b.g);
 }
 
+/* What a token passes through of T: all of it, or of an expert weight as many experts as are chosen. */
+static i64 active_count(const model *m, const tensor *t)
+{
+    for (i64 i = 0; t->param.kind == PARAM_EXPERT && i < m->g->n_nodes; i++) {
+        const node *n = m->g->nodes[i];
+        for (int k = 0; n->op == OP_expert_linear && k < n->n_in; k++)
+            if (n->in[k] == t) return count(t) / t->dim[0] * cols(n->in[1]->maker->in[0]); // offsets, ids
+    }
+    return count(t);
+}
+
 void model_about(const model *m, const config *c, i64 tokens, model_figures *out)
 {
     i64 head = 0; // only the last copy of a token meets it
@@ -106,10 +117,11 @@ void model_about(const model *m, const config *c, i64 tokens, model_figures *out
         const tensor *t = m->g->tensors[i];
         if (t->role != ROLE_PARAM) continue;
         out->parameters += count(t);
+        out->active_parameters += active_count(m, t);
         bool product =
             t->param.kind == PARAM_MATRIX || t->param.kind == PARAM_HEAD || t->param.kind == PARAM_EXPERT;
         bool tied = config_flag(c, "model.tie_head") && g_find(m->g, "embedding.weight") == t;
-        if (product || tied) out->matmul_parameters += count(t);
+        if (product || tied) out->matmul_parameters += active_count(m, t);
         if (t->param.kind == PARAM_HEAD || tied) head += count(t);
     }
     out->flops_per_token =

@@ -105,6 +105,8 @@ tensor *position_rotate(model_builder *b, tensor *x, i64 heads);       // positi
 tensor *position_embed(model_builder *b, tensor *x);                   // position.c: the embedding
 tensor *attention_slot(model_builder *b, tensor *x);                   // attention.c
 tensor *ffn_slot(model_builder *b, tensor *x);                         // ffn.c: its dropout included
+tensor *moe_slot(model_builder *b, tensor *x);                         // moe.c: kind moe of the feed-forward
+i64 ffn_width(const model_builder *b, bool gated);                     // ffn.c: of a dense layer
 tensor *ffn_activate(model_builder *b, bool gated, tensor *h);         // ffn.c: what stands between the maps
 tensor *ffn_dense(model_builder *b, bool gated, i64 width, tensor *x); // ffn.c: maps, activation, map
 tensor *embedding_slot(model_builder *b);                              // embedding.c

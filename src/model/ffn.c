@@ -2,6 +2,7 @@
  *
  *   gated   W_down (act(W_gate x) * W_up x)              drelu: act is max(x, 0), of both maps
  *   mlp     W_down act(W_up x)
+ *   moe     a few of many such layers, chosen by a router: see moe.c
  *
  * The activation is a function of each value (ops/activations.h) or of the whole row: PolyCom's polynomials,
  * ops/poly_norm.c and poly_relu.c, whose order + 1 coefficients are parameters of the layer, start at 1/order
@@ -17,8 +18,10 @@
 #include <math.h>
 
 const config_key ffn_keys[] = {
-    {"model.ffn.kind", KEY_CHOICE, "gated", "gated mlp",
-     .help = "gated: W3 (act(W1 x) * W2 x); mlp: W2 act(W1 x)", .source = "gated: Shazeer, arXiv:2002.05202"},
+    {"model.ffn.kind", KEY_CHOICE, "gated", "gated mlp moe",
+     .help = "gated: W3 (act(W1 x) * W2 x); mlp: W2 act(W1 x); moe: each token through a few of many such "
+             "layers",
+     .source = "gated: Shazeer, arXiv:2002.05202"},
     {"model.ffn.activation", KEY_CHOICE, "silu",
      "silu gelu gelu_tanh relu relu2 drelu elu selu poly_relu poly_norm",
      .help = "the function between the maps; drelu: relu of both maps, gated only; poly_relu, poly_norm: "
@@ -28,7 +31,9 @@ const config_key ffn_keys[] = {
          "al., arXiv:2406.05955; elu: Clevert et al., arXiv:1511.07289; selu: Klambauer et al., "
          "arXiv:1706.02515; poly_relu, poly_norm: PolyCom, Zhuo et al., arXiv:2411.03884"},
     {"model.ffn.width", KEY_COUNT, "auto", "auto", .min = 1, .max = 1 << 20, .unit = "values",
-     .help = "inner width; auto: gated: 8/3 width, up to a multiple of 64; mlp: 3/2 of that"},
+     .help =
+         "inner width; auto: gated: 8/3 width, up to a multiple of 64; mlp: 3/2 of that; moe: of one expert, "
+         "that divided by the experts a token passes through, up to a multiple of 16"},
     {"model.ffn.order", KEY_COUNT, "3", .min = 1, .max = 4, .unit = "powers",
      .help = "the highest power of the polynomial", .source = "arXiv:2411.03884",
      .only = "model.ffn.activation=poly_relu poly_norm"},
@@ -52,7 +57,7 @@ const method_row ffn_methods[] = {
     {0},
 };
 
-static i64 inner_width(const model_builder *b, bool gated)
+i64 ffn_width(const model_builder *b, bool gated)
 {
     i64 given = of_count(b, "model.ffn.width"), base = round_up((8 * b->width + 2) / 3, 64);
     return given > 0 ? given : gated ? base : base * 3 / 2;
@@ -141,10 +146,10 @@ tensor *ffn_dense(model_builder *b, bool gated, i64 width, tensor *x)
     return linear_slot(b, &out, between(b, gated, linear_slot(b, &in, x)));
 }
 
-static tensor *gated(model_builder *b, tensor *x) { return ffn_dense(b, true, inner_width(b, true), x); }
-static tensor *mlp(model_builder *b, tensor *x) { return ffn_dense(b, false, inner_width(b, false), x); }
+static tensor *gated(model_builder *b, tensor *x) { return ffn_dense(b, true, ffn_width(b, true), x); }
+static tensor *mlp(model_builder *b, tensor *x) { return ffn_dense(b, false, ffn_width(b, false), x); }
 
-static tensor *(*const kinds[])(model_builder *b, tensor *x) = {gated, mlp};
+static tensor *(*const kinds[])(model_builder *b, tensor *x) = {gated, mlp, moe_slot};
 
 tensor *ffn_slot(model_builder *b, tensor *x)
 {

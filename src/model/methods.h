@@ -23,7 +23,8 @@ typedef struct method_row {
     T(norm_methods)                                                                                          \
     T(residual_methods)                                                                                      \
     T(repeat_methods)                                                                                        \
-    T(ffn_methods)
+    T(ffn_methods)                                                                                           \
+    T(moe_methods)
 
 enum { MOST_METHODS = 128, MOST_WORDS = 24 };
 /* Fills OUT with all rows in the order of the tables, at most MOST; returns how many there are. */

@@ -47,7 +47,8 @@ i64 model_copies_reach(const config *c); // how many tokens that are, at most; 0
 /* Numbers about a built model. */
 typedef struct model_figures {
     i64 parameters;         // all
-    i64 matmul_parameters;  // in matrix products: a tied head once; no look-ups, positions, gains
+    i64 active_parameters;  // those that a token passes through: of experts, the routed ones
+    i64 matmul_parameters;  // active ones in matrix products: a tied head once; no look-ups, positions, gains
     double flops_per_token; // 6 N + 6 L T width: training, recomputation not counted; with K copies of every
                             // token 6 (K (N - head) + head) + 6 K L T width
 } model_figures;

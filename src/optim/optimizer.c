@@ -31,9 +31,9 @@ status optimizer_from(const config *c, optimizer *out)
                  .decay_after = config_is(c, "train.optimizer.decay_when", "after")},
     };
     if (!out->def) return config_refuse(c, "train.optimizer.kind", "is not built in");
-    for (int k = 0; k <= PARAM_GAIN; k++)
+    for (int k = 0; k <= PARAM_EXPERT; k++)
         out->decays[k] = config_has_choice(c, "train.optimizer.decay", class_name[k]);
-    out->decays[PARAM_EXPERT] = out->decays[PARAM_MATRIX];
+    out->decays[PARAM_EXPERT] |= out->decays[PARAM_MATRIX];
     return OK;
 }
 

@@ -8,7 +8,7 @@
  * One flat object a line: {"step":10,"loss":3.25,"lr":0.001}. A value that is not finite is null with a flag
  * beside it, "loss_is":"nan" (or "inf", "-inf"), since JSON has no such numbers. A step may have several
  * lines (training, validation). Names the report draws: loss, lr, grad_norm, tokens_per_s, val_bits_per_byte;
- * val_loss is shown. */
+ * val_loss is shown. Models with experts log expert_load and expert_drop (train/expert_load.h). */
 #pragma once
 #include "base/base.h"
 

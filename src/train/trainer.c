@@ -4,6 +4,7 @@
 #include "base/text.h"
 #include "data/loader.h"
 #include "device/peak.h"
+#include "train/expert_load.h"
 #include "train/metrics.h"
 #include "train/registry.h"
 #include "train/run.h"
@@ -211,14 +212,19 @@ static status log_step(trainer *t, double loss, double norm, double lr, double s
 {
     double tokens = (double)(t->s->batch_rows * t->s->context);
     t->tokens_per_s = t->tokens_per_s > 0 ? 0.9 * t->tokens_per_s + 0.1 * tokens / seconds : tokens / seconds;
-    metric m[] = {{"loss", loss},
-                  {"bits_per_byte", bits(loss * (double)t->batch.n_valid, t->batch.bytes)},
-                  {"lr", lr},
-                  {"grad_norm", norm},
-                  {"tokens_per_s", tokens / seconds}};
-    TRY(metrics_append(t->log, t->state.step, m, COUNT(m)));
-    if (t->state.step % 10 == 0)
-        warn(t, registry_metrics(t->registry, t->result->id, t->state.step, m, COUNT(m)));
+    expert_load experts;
+    metric m[8] = {{"loss", loss},
+                   {"bits_per_byte", bits(loss * (double)t->batch.n_valid, t->batch.bytes)},
+                   {"lr", lr},
+                   {"grad_norm", norm},
+                   {"tokens_per_s", tokens / seconds}};
+    i64 n = 5;
+    if (expert_load_read(t->s, &experts)) {
+        m[n++] = (metric){"expert_load", experts.load};
+        m[n++] = (metric){"expert_drop", experts.dropped};
+    }
+    TRY(metrics_append(t->log, t->state.step, m, n));
+    if (t->state.step % 10 == 0) warn(t, registry_metrics(t->registry, t->result->id, t->state.step, m, n));
     if (!t->o->progress) return OK;
     double left = (double)(t->steps - t->state.step) * tokens / t->tokens_per_s;
     t->o->progress(t->o->context,
