@@ -113,6 +113,7 @@ static status measure(const eval_args *a, const model_files *f, device *d, isa l
     run_state state = {0};
     TRY(session_open(f->config, d, &(session_options){.isa = level, .no_update = true}, &s));
     status failed = load_session(s, f->folder, false, &state);
+    if (!failed) failed = load_weights(s->store, f->weights); // those of PATH@average are others
     if (!failed) failed = train_evaluate(s, data, a->split, a->tokens, NULL, &e);
     session_close(s);
     return failed ? failed : print_result(a, &e, &state, f);
@@ -144,7 +145,9 @@ status verb_eval(int argc, char **argv)
     static const struct argp argp = {options,
                                      parse,
                                      "perplexity MODEL",
-                                     "Measures loss, perplexity and bits per byte of a trained model.",
+                                     "Measures loss, perplexity and bits per byte of a trained model: a "
+                                     "run's folder or a step_N (with @average "
+                                     "behind it: its averaged weights).",
                                      children,
                                      NULL,
                                      NULL};

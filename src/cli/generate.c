@@ -266,9 +266,13 @@ status verb_generate(int argc, char **argv)
 {
     static const struct argp_child children[] = {{&machine_argp, 0, "Machine:", 5}, {0}};
     static const struct argp argp = {
-        options,  parse,
-        "MODEL",  "Goes on with a text. MODEL is a run's folder (its newest checkpoint) or a step_N.",
-        children, NULL,
+        options,
+        parse,
+        "MODEL",
+        "Goes on with a text. MODEL is a run's folder (its newest checkpoint) or a step_N; with "
+        "@average behind it: its averaged weights.",
+        children,
+        NULL,
         NULL};
     generate_args a = {.prompt = "", .max_tokens = 100, .sampler = {.temperature = 0.8, .seed = 1}};
     model_files f;

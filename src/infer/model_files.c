@@ -29,12 +29,17 @@ static status find_folder(const char *path, void (*talk)(void *, const char *), 
     return OK;
 }
 
-static status open_parts(model_files *f)
+static status open_parts(model_files *f, bool average)
 {
     char *yaml = join(f->folder, "config.yaml"), *json = join(f->folder, "tokenizer.json");
-    f->weights = join(f->folder, "model.safetensors");
+    f->weights = join(f->folder, average ? "average.safetensors" : "model.safetensors");
     f->state = join(f->folder, "state.json");
     status s = yaml && json && f->weights && f->state ? OK : fail(ERR_MEMORY, "%s: out of memory", f->folder);
+    if (!s && average && !path_exists(f->weights))
+        s = fail(ERR_INPUT,
+                 "%s: this checkpoint holds no average; train with train.average.kind (sma and wma: "
+                 "at the end of the run)",
+                 f->weights);
     if (!s) s = config_load(yaml, NULL, 0, &f->config);
     if (!s && path_exists(json)) s = tokenizer_open(json, &f->tokenizer);
     free(yaml);
@@ -44,9 +49,14 @@ static status open_parts(model_files *f)
 
 status model_files_open(const char *path, void (*talk)(void *, const char *), void *context, model_files *out)
 {
+    static const char suffix[] = "@average";
+    size_t n = strlen(path), k = sizeof suffix - 1;
+    bool average = n > k && !strcmp(path + n - k, suffix);
+    char *folder = strndup(path, average ? n - k : n);
     *out = (model_files){.step = -1};
-    status s = find_folder(path, talk, context, out);
-    if (!s) s = open_parts(out);
+    status s = folder ? find_folder(folder, talk, context, out) : fail(ERR_MEMORY, "%s: out of memory", path);
+    if (!s) s = open_parts(out, average);
+    free(folder);
     if (s) model_files_close(out);
     return s;
 }

@@ -16,8 +16,8 @@ typedef struct model_files {
     i64 step;
 } model_files;
 
-/* Verifies checksums. ERR_INPUT: PATH holds no checkpoint; ERR_FORMAT: damaged. TALK as in
- * train/checkpoint.h. */
+/* PATH may end with "@average": the averaged weights (train.average) instead. Verifies checksums. ERR_INPUT:
+ * PATH holds no checkpoint; ERR_FORMAT: damaged. TALK as in train/checkpoint.h. */
 status model_files_open(const char *path, void (*talk)(void *, const char *), void *context, model_files *out)
     MUST;
 void model_files_close(model_files *f);

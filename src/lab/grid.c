@@ -229,7 +229,7 @@ static status save(trial *t, const session *s)
     TRY(tree_remove(t->o->folder));
     TRY(checkpoint_open(t->o->folder, &(checkpoint_options){0}, &store));
     text_add(&given, "{}\n");
-    status e = save_session(store, s, &state, &given, NULL);
+    status e = save_session(store, s, &state, &given, NULL, NULL, false);
     text_free(&given);
     status closed = checkpoint_close(store);
     if (!e) return closed;

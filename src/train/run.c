@@ -58,16 +58,15 @@ static status choose_length(trainer *t)
     if (b.kind == BUDGET_TIME) {
         say(t, "timing steps to fix the length of the run ...");
         TRY(time_steps(t, b.value, &seconds));
-        t->steps = (i64)fmax(1, b.value / seconds);
+        t->steps = ramp_steps(&t->ramp, b.value / seconds * tokens);
         say(t, "a step takes %.0f ms: %lld steps in the time given (evaluating and saving come on top)",
             seconds * 1e3, (long long)t->steps);
     } else if (b.kind == BUDGET_STEPS)
         t->steps = (i64)b.value;
     else if (b.kind == BUDGET_TOKENS)
-        t->steps = (i64)fmax(1, round(b.value / tokens));
+        t->steps = ramp_steps(&t->ramp, b.value);
     else
-        t->steps =
-            (i64)fmax(1, round(b.value * (double)loader_samples(t->loader) / (double)t->s->batch_rows));
+        t->steps = ramp_steps(&t->ramp, b.value * (double)loader_samples(t->loader) * (double)t->s->context);
     return set_steps(t, t->steps);
 }
 
@@ -80,7 +79,8 @@ static status read_spans(trainer *t)
     for (i64 i = 0; i < t->n_milestones; i++)
         t->milestones[i] =
             span_steps(config_item(t->c, "train.checkpoint.milestones", i, "at"), t->steps, tokens);
-    return schedule_from(t->c, t->steps, tokens, &t->schedule);
+    TRY(average_open(t->c, t->s->store, t->o->out, t->steps, tokens, &t->average));
+    return schedule_from(t->c, ramp_progress(&t->ramp, t->steps - 1) + 1, tokens, &t->schedule);
 }
 
 /* ---- resuming */
@@ -155,6 +155,8 @@ static status resume_from(trainer *t, const char *path)
     memcpy(t->state.isa, now.isa, sizeof now.isa);
     t->state.threads = now.threads;
     TRY(loader_seek(t->loader, t->state.position));
+    TRY(average_load(t->average, t->s->store, path, t->state.step));
+    t->guard.now = t->state.guard;
     t->saved_at = t->state.step;
     t->resumed = true;
     say(t, "resuming from %s", path);
@@ -206,7 +208,9 @@ static status open_parts(trainer *t)
     TRY(session_open(t->c, t->o->device, &so, &t->s));
     print_plan(t);
     session_start(t->s);
-    loader_options lo = loader_for(t->c, t->s->batch_rows, true);
+    guard_from(t->c, &t->guard);
+    TRY(ramp_from(t->c, t->s->batch_rows, t->s->micro_rows, t->s->context, &t->ramp));
+    loader_options lo = loader_for(t->c, ramp_unit(&t->ramp), true);
     TRY(loader_open(t->data, DATA_TRAIN, &lo, &t->loader));
     TRY(batch_open(t->s->batch_rows, t->s->context, &t->batch));
     i64 have = dataset_tokens(t->data, DATA_VALIDATION);
@@ -286,6 +290,7 @@ static status finish(trainer *t, status s)
         else
             s = last;
     }
+    average_close(t->average);
     batch_close(&t->batch);
     loader_close(t->loader);
     session_close(t->s);

@@ -4,6 +4,7 @@
 #include "data/loader.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
+#include "train/ramp.h"
 #include "train/registry.h"
 #include "train/save.h"
 #include "train/trainer.h"
@@ -17,6 +18,9 @@ typedef struct trainer {
     loader *loader;
     batch batch;
     schedule schedule;
+    ramp ramp;
+    guard guard;
+    average *average;
     run_state state;
     text given; // the configuration as it was given: what --resume compares
     checkpoint_store *checkpoints;
@@ -37,6 +41,9 @@ status batch_open(i64 rows, i64 context, batch *b) MUST;
 void batch_close(batch *b);
 loader_options loader_for(const config *c, i64 rows, bool train);
 status time_steps(trainer *t, double budget, double *seconds_a_step) MUST;
+/* Back to the newest checkpoint, or (MERGE) to the mean of the weights of the newest three with the newest
+ * one's optimizer state; the data go on from where they are. LOSS is for the message. */
+status roll_back(trainer *t, double loss, bool merge) MUST;
 status train_loop(trainer *t) MUST;
 /* Enters the run into the registry and summary.json, HOW: running, done, stopped, diverged, failed. */
 void record(trainer *t, const char *how);

@@ -47,12 +47,14 @@ static status save_tensors(checkpoint *c, const session *s)
 
 static char *state_text(const run_state *r)
 {
-    json_t *j =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:s, s:s, s:s, s:I}", "step", (json_int_t)r->step,
-                  "position", (json_int_t)r->position, "tokens_seen", (json_int_t)r->tokens_seen,
-                  "bytes_seen", (json_int_t)r->bytes_seen, "metrics_offset", (json_int_t)r->metrics_offset,
-                  "seconds", r->seconds, "identity", r->identity, "data", r->data, "run", r->run, "code",
-                  r->code, "isa", r->isa, "threads", (json_int_t)r->threads);
+    json_t *j = json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:f, s:s, s:s, s:s, s:s, s:s, s:I, s:{s:f, s:f, s:I, s:I, s:I}}", "step",
+        (json_int_t)r->step, "position", (json_int_t)r->position, "tokens_seen", (json_int_t)r->tokens_seen,
+        "bytes_seen", (json_int_t)r->bytes_seen, "metrics_offset", (json_int_t)r->metrics_offset, "seconds",
+        r->seconds, "identity", r->identity, "data", r->data, "run", r->run, "code", r->code, "isa", r->isa,
+        "threads", (json_int_t)r->threads, "guard", "mean", r->guard.mean, "variance", r->guard.variance,
+        "seen", (json_int_t)r->guard.seen, "trouble", (json_int_t)r->guard.trouble, "interventions",
+        (json_int_t)r->guard.interventions);
     char *text = j ? json_dumps(j, JSON_INDENT(1)) : NULL;
     json_decref(j);
     return text;
@@ -88,7 +90,7 @@ static status check_finite(const store *s, i64 step)
 }
 
 status save_session(checkpoint_store *store, const session *s, const run_state *state, const text *given,
-                    const char *tokenizer)
+                    const char *tokenizer, average *mean, bool end)
 {
     checkpoint *c;
     text yaml = {0};
@@ -98,6 +100,7 @@ status save_session(checkpoint_store *store, const session *s, const run_state *
     config_write(s->c, &yaml);
     status failed = checkpoint_begin(store, state->step, &c);
     if (!failed) failed = save_tensors(c, s);
+    if (!failed) failed = average_save(mean, s->store, c, end);
     if (!failed) failed = checkpoint_file(c, "state.json", json, strlen(json));
     if (!failed) failed = checkpoint_file(c, "config.yaml", yaml.data, yaml.bytes);
     if (!failed) failed = checkpoint_file(c, "given.yaml", given->data, given->bytes);
@@ -162,23 +165,25 @@ static status read_moments(session *s, const st_file *f, const char *path)
 static status read_state(const char *path, run_state *r)
 {
     json_error_t e;
-    json_int_t step, position, tokens, bytes, offset, threads;
+    json_int_t step, position, tokens, bytes, offset, threads, seen = 0, trouble = 0, interventions = 0;
     char *const to[] = {r->identity, r->data, r->run, r->code, r->isa};
     const size_t room[] = {sizeof r->identity, sizeof r->data, sizeof r->run, sizeof r->code, sizeof r->isa};
     const char *from[COUNT(to)];
     json_t *j = json_load_file(path, JSON_REJECT_DUPLICATES, &e);
     if (!j) return fail(ERR_FORMAT, "%s:%d: %s", path, e.line, e.text);
-    int bad =
-        json_unpack_ex(j, &e, 0, "{s:I, s:I, s:I, s:I, s:I, s:F, s:s, s:s, s:s, s:s, s:s, s:I}", "step",
-                       &step, "position", &position, "tokens_seen", &tokens, "bytes_seen", &bytes,
-                       "metrics_offset", &offset, "seconds", &r->seconds, "identity", &from[0], "data",
-                       &from[1], "run", &from[2], "code", &from[3], "isa", &from[4], "threads", &threads);
+    int bad = json_unpack_ex(
+        j, &e, 0, "{s:I, s:I, s:I, s:I, s:I, s:F, s:s, s:s, s:s, s:s, s:s, s:I, s?{s:F, s:F, s:I, s:I, s:I}}",
+        "step", &step, "position", &position, "tokens_seen", &tokens, "bytes_seen", &bytes, "metrics_offset",
+        &offset, "seconds", &r->seconds, "identity", &from[0], "data", &from[1], "run", &from[2], "code",
+        &from[3], "isa", &from[4], "threads", &threads, "guard", "mean", &r->guard.mean, "variance",
+        &r->guard.variance, "seen", &seen, "trouble", &trouble, "interventions", &interventions);
     status s = OK;
     if (bad || step < 0 || position < 0 || tokens < 0 || bytes < 0 || offset < 0)
         s = fail(ERR_FORMAT, "%s: %s", path, bad ? e.text : "a count is negative");
     if (!s) {
         r->step = step, r->position = position, r->tokens_seen = tokens, r->bytes_seen = bytes;
         r->metrics_offset = offset, r->threads = threads;
+        r->guard.seen = seen, r->guard.trouble = trouble, r->guard.interventions = interventions;
         for (int k = 0; k < COUNT(to); k++) snprintf(to[k], room[k], "%s", from[k]);
     }
     json_decref(j);

@@ -264,6 +264,15 @@ void session_update(session *s, i64 step, double lr, double peak, double *norm)
     program_commit(s->train_program, &info);
 }
 
+void session_drop(session *s)
+{
+    for (i64 i = 0; i < s->store->n_params; i++) {
+        const stored *e = &s->store->entry[i];
+        if (e->grad) memset(e->grad, 0, (size_t)e->count * sizeof(float));
+    }
+    row_gradients_clear(s->rows);
+}
+
 double session_evaluate(session *s, const step_batch *b)
 {
     double nats = 0;

@@ -69,6 +69,8 @@ void session_forward_backward(session *s, const step_batch *b, i64 step, double 
 /* Clips, updates, zeroes the gradients, commits states. *norm: of the gradient before clipping; nothing is
  * updated if it is not finite. */
 void session_update(session *s, i64 step, double lr, double peak, double *norm);
+/* Instead of an update: the gradients are dropped, nothing is committed. */
+void session_drop(session *s);
 /* Sum of nats over B's targets by the evaluation program; B may have up to micro_rows rows. */
 double session_evaluate(session *s, const step_batch *b);
 /* After a step that was not finite: ERR_NUMERIC naming op, layer and micro-batch. */

@@ -115,6 +115,30 @@ status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens
 
 static double bits(double nats, i64 bytes) { return bytes ? nats / ((double)bytes * log(2)) : NAN; }
 
+/* The same of the mean of the weights, where there is one. */
+static status evaluate_average(trainer *t)
+{
+    evaluation e;
+    bool there;
+    TRY(average_enter(t->average, t->s->store, &there));
+    if (!there) return OK;
+    status s = train_evaluate(t->s, t->data, DATA_VALIDATION, config_count(t->c, "train.evaluate.tokens"),
+                              t->o->stop, &e);
+    average_leave(t->average, t->s->store);
+    if (s && s->code == ERR_STOPPED) {
+        status_drop(s);
+        return OK;
+    }
+    if (s || !e.tokens) return s;
+    metric m[] = {{"average_val_loss", e.nats / (double)e.tokens},
+                  {"average_val_bits_per_byte", bits(e.nats, e.bytes)}};
+    TRY(metrics_append(t->log, t->state.step, m, COUNT(m)));
+    warn(t, registry_metrics(t->registry, t->result->id, t->state.step, m, COUNT(m)));
+    say(t, "step %lld: of the averaged weights %.4f, %.4f bits per byte", (long long)t->state.step,
+        m[0].value, m[1].value);
+    return OK;
+}
+
 /* The state was saved before: what an evaluation costs, or breaks, never costs the weights. */
 static status evaluate(trainer *t)
 {
@@ -137,7 +161,7 @@ static status evaluate(trainer *t)
                     t->result->loss);
     say(t, "step %lld: validation loss %.4f, %.4f bits per byte", (long long)t->state.step, t->result->loss,
         t->result->bits_per_byte);
-    return OK;
+    return evaluate_average(t);
 }
 
 static status save(trainer *t)
@@ -145,7 +169,9 @@ static status save(trainer *t)
     t->state.position = loader_tell(t->loader);
     t->state.metrics_offset = metrics_offset(t->log);
     TRY(metrics_sync(t->log));
-    TRY(save_session(t->checkpoints, t->s, &t->state, &t->given, dataset_tokenizer_path(t->data)));
+    t->state.guard = t->guard.now;
+    TRY(save_session(t->checkpoints, t->s, &t->state, &t->given, dataset_tokenizer_path(t->data), t->average,
+                     t->state.step == t->steps));
     t->saved_at = t->state.step;
     return OK;
 }
@@ -169,16 +195,52 @@ static status blame(trainer *t, const step_batch *b, double loss, double norm)
         (long long)(t->batch.index + t->batch.rows - 1), left);
 }
 
-static status one_step(trainer *t, double *loss, double *norm, double *lr)
+/* The next rows of the data, as many as this step takes. */
+static void next_batch(trainer *t)
+{
+    i64 rows = ramp_rows(&t->ramp, t->state.step), unit = ramp_unit(&t->ramp), n = unit * t->s->context;
+    batch all = t->batch, part = t->batch;
+    for (i64 at = 0; at < rows; at += unit) {
+        loader_next(t->loader, &part);
+        if (!at) all.rows = all.n_valid = all.bytes = 0, all.index = part.index;
+        all.rows += part.rows, all.n_valid += part.n_valid, all.bytes += part.bytes;
+        part.tokens += n, part.targets += n, part.doc_start += n, part.position += n;
+    }
+    t->batch = all;
+}
+
+/* Forward, backward and the update, unless the guard says otherwise. *BACK: the run went back to a
+ * checkpoint, and no step was done. */
+static status one_step(trainer *t, double *loss, double *norm, double *lr, bool *back)
 {
     double nats;
-    loader_next(t->loader, &t->batch);
+    next_batch(t);
     step_batch b = as_step(&t->batch);
-    *lr = schedule_at(&t->schedule, t->state.step);
+    *back = false;
+    *norm = NAN;
+    *lr = schedule_at(&t->schedule, ramp_progress(&t->ramp, t->state.step));
     session_forward_backward(t->s, &b, t->state.step, &nats);
     *loss = b.n_valid ? nats / (double)b.n_valid : 0;
-    session_update(t->s, t->state.step, *lr, t->schedule.peak, norm);
-    return isfinite(*loss) && isfinite(*norm) ? OK : blame(t, &b, *loss, *norm);
+    guard_verdict v = guard_look(&t->guard, t->state.step, *loss);
+    if (v == GUARD_GO) {
+        session_update(t->s, t->state.step, *lr, t->schedule.peak, norm);
+        if (isfinite(*norm)) return OK;
+        v = guard_nonfinite(&t->guard, t->state.step);
+    }
+    if (v == GUARD_STOP && isfinite(*loss) && (isnan(*norm) || isfinite(*norm)))
+        return fail(ERR_NUMERIC,
+                    "step %lld: a loss of %.4f, and more than %d interventions of train.guard did not help; "
+                    "lower train.optimizer.lr or look at the data",
+                    (long long)t->state.step + 1, *loss, GUARD_MOST);
+    if (v == GUARD_STOP) return blame(t, &b, *loss, *norm);
+    session_drop(t->s);
+    if (v == GUARD_SKIP) {
+        say(t, "step %lld: loss %.4f, gradient norm %.4g: the step is dropped (train.guard)",
+            (long long)t->state.step + 1, isnan(*loss) ? fabs(*loss) : *loss, fabs(*norm));
+        return OK;
+    }
+    *back = true;
+    return roll_back(t, *loss, v == GUARD_MERGE);
 }
 
 /* The length of a run given as time: from steps timed now, whose updates are thrown away. Ends early once it
@@ -189,7 +251,8 @@ status time_steps(trainer *t, double budget, double *seconds_a_step)
     int timed = 0;
     t->schedule = schedule_constant(1e-9, TIMED_STEPS);
     for (int k = 0; timed < TIMED_STEPS && (timed < FEWEST_TIMED || elapsed < budget / 20); k++) {
-        TRY(one_step(t, &loss, &norm, &lr));
+        bool back;
+        TRY(one_step(t, &loss, &norm, &lr, &back));
         if (stopping(t)) return fail(ERR_STOPPED, "stopped before step 0; there is nothing to save yet");
         if (k < WARM_STEPS)
             start = clock_seconds();
@@ -201,7 +264,8 @@ status time_steps(trainer *t, double budget, double *seconds_a_step)
                 t->o->context,
                 &(train_progress){.timing = true, .step = k + 1, .steps = WARM_STEPS + TIMED_STEPS});
     }
-    *seconds_a_step = elapsed / timed;
+    *seconds_a_step = elapsed / timed * (double)t->ramp.rows / (double)ramp_rows(&t->ramp, 0);
+    t->guard.now = (guard_state){0};
     session_start(t->s);
     return loader_seek(t->loader, 0);
 }
@@ -210,7 +274,7 @@ static bool due(i64 step, i64 every) { return every > 0 && step % every == 0; }
 
 static status log_step(trainer *t, double loss, double norm, double lr, double seconds)
 {
-    double tokens = (double)(t->s->batch_rows * t->s->context);
+    double tokens = (double)(t->batch.rows * t->s->context);
     t->tokens_per_s = t->tokens_per_s > 0 ? 0.9 * t->tokens_per_s + 0.1 * tokens / seconds : tokens / seconds;
     expert_load experts;
     metric m[8] = {{"loss", loss},
@@ -226,7 +290,8 @@ static status log_step(trainer *t, double loss, double norm, double lr, double s
     TRY(metrics_append(t->log, t->state.step, m, n));
     if (t->state.step % 10 == 0) warn(t, registry_metrics(t->registry, t->result->id, t->state.step, m, n));
     if (!t->o->progress) return OK;
-    double left = (double)(t->steps - t->state.step) * tokens / t->tokens_per_s;
+    double left =
+        (double)(ramp_tokens(&t->ramp, t->steps) - ramp_tokens(&t->ramp, t->state.step)) / t->tokens_per_s;
     t->o->progress(t->o->context,
                    &(train_progress){.step = t->state.step,
                                      .steps = t->steps,
@@ -275,12 +340,15 @@ status train_loop(trainer *t)
     if (t->resumed && look_due(t)) TRY(evaluate(t));
     while (t->state.step < t->steps) {
         double loss, norm, lr, start = clock_seconds();
-        TRY(one_step(t, &loss, &norm, &lr));
+        bool back;
+        TRY(one_step(t, &loss, &norm, &lr, &back));
+        if (back) continue;
         double seconds = clock_seconds() - start;
         t->state.step++;
         t->state.seconds += seconds;
         t->state.tokens_seen += t->batch.rows * t->s->context;
         t->state.bytes_seen += t->batch.bytes;
+        TRY(average_step(t->average, t->s->store, t->state.step));
         TRY(log_step(t, loss, norm, lr, seconds));
         TRY(after_step(t));
     }
