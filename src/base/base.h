@@ -81,6 +81,11 @@ void mem_free(void *p);
 /* A big region (weights, activations): 2 MiB aligned, huge pages advised, pages touched lazily. */
 status region_open(size_t bytes, const char *what, void **out) MUST;
 void region_close(void *p, size_t bytes);
+/* BYTES from P, a part of a region: its pages come one by one as they are touched, not 2 MiB at a time. For
+ * tables of which a step touches a few rows. */
+void region_sparse(void *p, size_t bytes);
+/* The same part becomes zero, and its whole pages go back to the system until they are touched again. */
+void region_clear(void *p, size_t bytes);
 
 /* ---- checked arithmetic: every size computed from input goes through these. ERR_FORMAT on overflow. */
 status add_i64(i64 a, i64 b, i64 *out) MUST;  // both >= 0

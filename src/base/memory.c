@@ -100,6 +100,27 @@ status region_open(size_t bytes, const char *what, void **out)
     return OK;
 }
 
+enum { PAGE = 4096 };
+
+void region_sparse(void *p, size_t bytes)
+{
+    char *first = (char *)((uintptr_t)p & ~(uintptr_t)(PAGE - 1)); // pages at the ends are shared: small too
+    if (bytes)
+        madvise(first, (size_t)((char *)p + bytes - first + PAGE - 1) & ~(size_t)(PAGE - 1), MADV_NOHUGEPAGE);
+}
+
+void region_clear(void *p, size_t bytes)
+{
+    char *end = (char *)p + bytes, *first = (char *)(((uintptr_t)p + PAGE - 1) & ~(uintptr_t)(PAGE - 1));
+    char *last = (char *)((uintptr_t)end & ~(uintptr_t)(PAGE - 1));
+    if (first >= last || madvise(first, (size_t)(last - first), MADV_DONTNEED)) {
+        memset(p, 0, bytes);
+        return;
+    }
+    memset(p, 0, (size_t)(first - (char *)p));
+    memset(last, 0, (size_t)(end - last));
+}
+
 void region_close(void *p, size_t bytes)
 {
     if (p) munmap(p, (bytes + 4095) & ~(size_t)4095);

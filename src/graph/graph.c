@@ -108,6 +108,17 @@ tensor *g_tally(graph *g, const char *path, int ndim, const i64 *dim)
 {
     return leaf(g, ROLE_TALLY, path, DT_F32, ndim, dim);
 }
+tensor *g_const(graph *g, const char *path, dtype t, int ndim, const i64 *dim, const void *values)
+{
+    bool known = g_find(g, path) != NULL;
+    tensor *x = leaf(g, ROLE_CONST, path, t, ndim, dim);
+    size_t bytes = (size_t)(count(x) * dtype_bytes(t));
+    if (!known)
+        x->fixed = arena_copy(g->arena, values, bytes);
+    else if (!g->failed && memcmp(x->fixed, values, bytes) != 0)
+        g_fail(g, fail(ERR_CONFIG, "%s is used with two values", path));
+    return x;
+}
 
 /* ---- names */
 

@@ -24,7 +24,7 @@ typedef enum role {
                 // step
     ROLE_STATE, // kept between steps or tokens (KV cache, running statistics); replaced only by commit nodes
     ROLE_INPUT, // written by the caller before each run
-    ROLE_CONST, // written once
+    ROLE_CONST, // known when the graph is built; a checkpoint holds it, and loading another one is refused
 } role;
 
 typedef enum mode { MODE_TRAIN, MODE_EVALUATE, MODE_DECODE } mode;
@@ -61,11 +61,12 @@ struct tensor {
     const char *path; // parameters, states, inputs: the name; values: for listings
     node *maker;      // VALUE: who computes it, as which output
     int maker_out;
-    param_info param; // PARAM
-    tensor *grad;     // PARAM: its TALLY once something accumulated into it; NULL: no dense gradient
+    param_info param;  // PARAM
+    const void *fixed; // CONST: its values, dense (the graph's arena)
+    tensor *grad;      // PARAM: its TALLY once something accumulated into it; NULL: no dense gradient
     // PARAM with param.rows whose only gradient is one node with OP_ROWS (embedding_grad): autodiff drops
-    // that node and keeps its inputs, the look-ups of one micro-batch: row grad_ids[k] gets grad_rows[k] (a
-    // vjp just adds the node).
+    // that node and keeps its inputs, the look-ups of one micro-batch: row grad_ids[k] gets the k-th row of
+    // grad_rows, whose rows may lie side by side (a vjp just adds the node).
     tensor *grad_ids, *grad_rows;
     bool keep;       // the caller reads it after the run
     bool boundary;   // recomputation `block` keeps it
@@ -126,6 +127,9 @@ tensor *g_param(graph *g, const char *path, int ndim, const i64 *dim, const para
 tensor *g_input(graph *g, const char *path, dtype t, int ndim, const i64 *dim);
 tensor *g_state(graph *g, const char *path, dtype t, int ndim, const i64 *dim);
 tensor *g_tally(graph *g, const char *path, int ndim, const i64 *dim);
+/* VALUES: dense, of type T (DT_F32 or DT_I32); copied. What a model computes with and does not train, but
+ * which its weights make sense with only: moduli of a hash, a fixed permutation. */
+tensor *g_const(graph *g, const char *path, dtype t, int ndim, const i64 *dim, const void *values);
 tensor *g_find(const graph *g, const char *path); // NULL if no leaf has that name
 
 /* Nodes. */

@@ -21,6 +21,11 @@ status oracle_open(const graph *g, oracle **out)
         s = mul_i64(count(g->tensors[i]), sizeof(double), &bytes);
         if (!s) s = mem_alloc((size_t)bytes, "double interpreter", &o->data[i]);
     }
+    for (i64 i = 0; i < o->n && !s; i++) {
+        const tensor *t = g->tensors[i];
+        for (i64 k = 0; t->role == ROLE_CONST && k < count(t); k++)
+            o->data[i][k] = t->dtype == DT_I32 ? ((const i32 *)t->fixed)[k] : ((const float *)t->fixed)[k];
+    }
     if (s)
         oracle_close(o);
     else

@@ -55,6 +55,10 @@ static status measure_leaves(program *p, store *s, i64 *offset)
         bool gradient = t->role == ROLE_TALLY && !strncmp(t->path, "grad.", 5);
         offset[i] = -1;
         if (t->role == ROLE_VALUE) continue;
+        if (t->role == ROLE_CONST) {
+            p->address[i] = (void *)t->fixed; // the verifier lets no node write it
+            continue;
+        }
         if (t->role == ROLE_PARAM || t->role == ROLE_STATE || (gradient && s)) {
             TRY(find_stored(s, t, gradient, &e));
             p->address[i] = gradient ? (void *)e->grad : e->data;

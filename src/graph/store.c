@@ -13,6 +13,10 @@ static void describe(arena *a, store *s, const tensor *t, int what)
     *e = (stored){.path = t->path, .ndim = t->ndim, .count = count(t), .role = t->role, .dtype = t->dtype};
     e->param = t->param;
     memcpy(e->dim, t->dim, sizeof e->dim);
+    if (t->role == ROLE_CONST) {
+        e->data = (void *)t->fixed;
+        return;
+    }
     if (t->role == ROLE_STATE) {
         e->offset = s->bytes_states;
         s->bytes_states += round_up(e->count * dtype_bytes(e->dtype), 64);
@@ -37,11 +41,11 @@ void store_plan(arena *a, const graph *g, int what, store **out)
         if (g->tensors[i]->role == ROLE_PARAM) describe(a, s, g->tensors[i], what);
     for (i64 i = 0; i < g->n_tensors; i++)
         if (g->tensors[i]->role == ROLE_STATE) describe(a, s, g->tensors[i], what);
+    for (i64 i = 0; i < g->n_tensors; i++)
+        if (g->tensors[i]->role == ROLE_CONST) describe(a, s, g->tensors[i], what);
     for (i64 i = 0; i < s->n_params; i++)
-        if (s->entry[i].dtype == DT_BF16) {
-            s->bytes_params += s->elements * 2;
-            break;
-        }
+        if (s->entry[i].dtype == DT_BF16) s->bytes_copy += round_up(s->entry[i].count, PAD) * 2;
+    s->bytes_params += s->bytes_copy;
     *out = s;
 }
 
@@ -56,9 +60,9 @@ static status take(i64 bytes, const char *what, void *out_pointer)
 static status take_all(store *s)
 {
     i64 region = s->elements * 4;
-    bool copy = s->bytes_params > region;
     TRY(take(region, "parameters", &s->master));
-    if (copy) TRY(take(s->elements * 2, "bf16 copy of the parameters", &s->copy));
+    // The copy's region has a place for every parameter too; what is read as f32 never touches its own.
+    if (s->bytes_copy) TRY(take(s->elements * 2, "bf16 copy of the parameters", &s->copy));
     if (s->bytes_grads) TRY(take(region, "gradients", &s->grad));
     for (int k = 0; k < 2 && s->bytes_moments; k++) TRY(take(region, "optimizer state", &s->moment[k]));
     return take(s->bytes_states, "states", &s->states);
@@ -75,6 +79,7 @@ status store_open(arena *a, const graph *g, int what, store **out)
     }
     for (i64 i = 0; i < s->n; i++) {
         stored *e = &s->entry[i];
+        if (e->role == ROLE_CONST) continue;
         if (e->role == ROLE_STATE) {
             e->data = s->states + e->offset;
             continue;
@@ -85,6 +90,8 @@ status store_open(arena *a, const graph *g, int what, store **out)
         // page.
         e->grad = s->grad && !e->rows ? s->grad + e->offset : NULL;
         for (int k = 0; k < 2; k++) e->moment[k] = s->moment[k] ? s->moment[k] + e->offset : NULL;
+        for (int k = 0; k < 2 && e->rows; k++)
+            if (e->moment[k]) region_sparse(e->moment[k], (size_t)e->count * sizeof(float));
     }
     *out = s;
     return OK;
@@ -130,6 +137,35 @@ void store_initialize(store *s, u64 seed)
 {
     for (i64 i = 0; i < s->n_params; i++) initialize(&s->entry[i], seed);
     store_sync(s);
+}
+
+void store_clear_moments(store *s)
+{
+    for (i64 i = 0; i < s->n_params; i++)
+        for (int k = 0; k < 2; k++) {
+            stored *e = &s->entry[i];
+            if (e->moment[k] && e->rows)
+                region_clear(e->moment[k], (size_t)e->count * sizeof(float));
+            else if (e->moment[k])
+                memset(e->moment[k], 0, (size_t)e->count * sizeof(float));
+        }
+}
+
+void store_load_moment(stored *e, int k, const void *values)
+{
+    enum { BLOCK = 4096 };
+    size_t bytes = (size_t)e->count * sizeof(float);
+    if (!e->rows) {
+        memcpy(e->moment[k], values, bytes);
+        return;
+    }
+    static const char zero[BLOCK];
+    region_clear(e->moment[k], bytes);
+    for (size_t at = 0; at < bytes; at += BLOCK) {
+        size_t n = MIN(BLOCK, bytes - at);
+        if (memcmp((const char *)values + at, zero, n) != 0)
+            memcpy((char *)e->moment[k] + at, (const char *)values + at, n);
+    }
 }
 
 void store_sync(store *s)

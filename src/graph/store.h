@@ -22,21 +22,22 @@ typedef struct stored {
     int ndim;
     i64 dim[MAX_DIMS];
     i64 count;
-    role role;   // ROLE_PARAM or ROLE_STATE
+    role role;   // ROLE_PARAM, ROLE_STATE or ROLE_CONST
     dtype dtype; // what kernels read
     param_info param;
-    i64 offset;       // PARAM: elements from the start of the regions below
-    float *master;    // PARAM: f32
-    void *data;       // what kernels read: the master, the bf16 copy, or the state
-    float *grad;      // PARAM: NULL without STORE_GRADIENTS and where the gradient is rows
-    row_list *rows;   // PARAM: not NULL: its gradient is this list (its tensor has grad_ids)
+    i64 offset;     // PARAM: elements from the start of the regions below
+    float *master;  // PARAM: f32
+    void *data;     // what kernels read: the master, the bf16 copy, the state, or the constant (the graph's)
+    float *grad;    // PARAM: NULL without STORE_GRADIENTS and where the gradient is rows
+    row_list *rows; // PARAM: not NULL: its gradient is this list (its tensor has grad_ids)
     float *moment[2]; // PARAM: NULL without STORE_MOMENTS
 } stored;
 
 typedef struct store {
-    stored *entry;             // parameters in the order of the graph, then states
+    stored *entry;             // parameters in the order of the graph, then states, then constants
     i64 n, n_params, elements; // elements: of one region, padding included
     i64 trained;               // parameters without padding
+    i64 bytes_copy;            // part of bytes_params: bf16 copies
     i64 bytes_params, bytes_grads, bytes_moments, bytes_states;
     float *master, *grad, *moment[2];
     u16 *copy;
@@ -52,4 +53,8 @@ void store_close(store *s); // NULL allowed; the description stays in the arena
 stored *store_find(const store *s, const char *path);
 /* Initial values from each parameter's param_info; element i of a path depends on (seed, path, i) only. */
 void store_initialize(store *s, u64 seed);
+/* All moments zero. Those of a parameter whose gradient is rows take no page until a row is updated. */
+void store_clear_moments(store *s);
+/* Moment K of E becomes VALUES (f32, from a checkpoint); rows never updated take no page here either. */
+void store_load_moment(stored *e, int k, const void *values);
 void store_sync(store *s); // masters -> bf16 copies

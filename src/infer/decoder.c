@@ -1,8 +1,10 @@
 /* Decoding with caches: see decoder.h. */
 #include "infer/decoder.h"
+#include "base/text.h"
 #include "graph/program.h"
 #include "model/model.h"
 #include "train/save.h"
+#include "train/session.h"
 #include <string.h>
 
 enum { CHUNK = 64, FEW = 4 }; // tokens of a chunk; so many are read one by one
@@ -39,6 +41,18 @@ static status build(decoder *d, reader *r, i64 width, dtype act, bool originals)
     return graph_verify(r->m.g);
 }
 
+/* Before the memory is taken: weights and caches beyond it would end the process, not the call. */
+static status fits(const decoder *d)
+{
+    store *plan;
+    char need[32], there[32];
+    store_plan(d->arena, d->one.m.g, 0, &plan);
+    double bytes = (double)(plan->bytes_params + plan->bytes_states), have = session_memory_there();
+    if (bytes <= have) return OK;
+    return fail(ERR_MEMORY, "the model and its caches need %s of memory, this machine has %s",
+                show_bytes(bytes, need), show_bytes(have, there));
+}
+
 static status open_parts(decoder *d, device *dev, isa level, dtype act, const char *weights)
 {
     program_options o = {.device = dev, .isa = level};
@@ -46,6 +60,7 @@ static status open_parts(decoder *d, device *dev, isa level, dtype act, const ch
     TRY(build(d, &d->one, 1, act, false));
     TRY(build(d, &d->chunk, reach ? MIN(CHUNK, MAX(reach, 2 * FEW)) : CHUNK, act, false));
     if (reach) TRY(build(d, &d->prompt, CHUNK, act, true));
+    TRY(fits(d));
     TRY(store_open(d->arena, d->one.m.g, 0, &d->store));
     TRY(program_open(d->one.m.g, d->store, &o, &d->one.p));
     TRY(program_open(d->chunk.m.g, d->store, &o, &d->chunk.p));

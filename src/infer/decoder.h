@@ -15,7 +15,8 @@
 
 typedef struct decoder decoder;
 /* CAPACITY: tokens it can hold. ERR_INPUT: less than 1, or more than model.context where positions are
- * learned. ACT bf16: the residual stream is stored as train.stream says. */
+ * learned. ERR_MEMORY: weights and caches beyond this machine's memory. ACT bf16: the residual stream is
+ * stored as train.stream says. */
 status decoder_open(const config *c, device *d, isa level, dtype act, const char *weights, i64 capacity,
                     decoder **out) MUST;
 void decoder_close(decoder *d); // NULL allowed

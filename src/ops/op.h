@@ -123,16 +123,16 @@ typedef struct op_call64 {
 } op_call64;
 
 enum op_flags {
-    OP_LOSS = 1,       // gradients are outputs of its forward pass; graph_backward starts here
-    OP_CHEAP = 2,      // recompute: cheap may run it again
-    OP_SELECTS = 4,    // outputs indices that gradients and recomputation hold fixed
-    OP_RANDOM = 8,     // reads node->stream
-    OP_SURROGATE = 16, // its gradient is not that of the definition (documented): no finite differences
-    OP_COMMIT = 32,    // writes a state; runs at the end of the step or token
-    OP_SPLIT = 64,     // outputs are column ranges of in[0]: the planner makes them views
-    OP_CONCAT = 128,   // output is the inputs side by side: the planner places the inputs in it
-    OP_ROWS =
-        512, // output 0 [V, n] is the sum of the rows in[1] [k, n] at the indices in[0] [k] (embedding_grad)
+    OP_LOSS = 1,          // gradients are outputs of its forward pass; graph_backward starts here
+    OP_CHEAP = 2,         // recompute: cheap may run it again
+    OP_SELECTS = 4,       // outputs indices that gradients and recomputation hold fixed
+    OP_RANDOM = 8,        // reads node->stream
+    OP_SURROGATE = 16,    // its gradient is not that of the definition (documented): no finite differences
+    OP_COMMIT = 32,       // writes a state; runs at the end of the step or token
+    OP_SPLIT = 64,        // outputs are column ranges of in[0]: the planner makes them views
+    OP_CONCAT = 128,      // output is the inputs side by side: the planner places the inputs in it
+    OP_ROWS = 512,        // output 0 [V, n] is the sum of the rows in[1] [k, n] at the indices in[0] [k]
+                          // (embedding_grad); a row of in[1] may hold several, side by side
     OP_ACCUMULATES = 256, // its kernel honours call->accumulate on outputs of kind ARG_F32
 };
 

@@ -88,14 +88,16 @@ static void copy_look_ups(const row_table *t, const program *p, i64 kept, i64 n)
     i64 width = cols(t->param), words = rows_of(t->param);
     i32 *to_ids = (i32 *)program_data(t->merge, t->ids) + kept;
     float *to = (float *)program_data(t->merge, t->values) + kept * width;
+    i64 beside = rows.n / width; // look-ups whose rows lie in one row of the gradient
 #pragma omp parallel for schedule(static)
     for (i64 k = 0; k < n; k++) {
+        i64 at = k / beside * rows.stride + k % beside * width;
         i32 id = ((const i32 *)ids.p)[k / ids.n * ids.stride + k % ids.n];
         to_ids[k] = id >= 0 && id < words ? id : -1;
         if (rows.dtype == DT_BF16)
-            widen(to + k * width, (const bf16 *)rows.p + k * rows.stride, width);
+            widen(to + k * width, (const bf16 *)rows.p + at, width);
         else
-            memcpy(to + k * width, (const float *)rows.p + k * rows.stride, (size_t)width * sizeof *to);
+            memcpy(to + k * width, (const float *)rows.p + at, (size_t)width * sizeof *to);
     }
 }
 

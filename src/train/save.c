@@ -125,13 +125,37 @@ static status fits(const char *path, const st_entry *x, const stored *e, st_dtyp
     return OK;
 }
 
+/* Weights make sense with the constants they were trained with only. */
+static status check_constant(const st_file *f, const char *path, const stored *e)
+{
+    const st_entry *x = st_find(f, e->path);
+    bool index = e->dtype == DT_I32;
+    TRY(fits(path, x, e, index ? ST_I32 : ST_F32));
+    for (i64 k = 0; k < e->count; k++) {
+        i32 index_there, index_here = index ? ((const i32 *)e->data)[k] : 0;
+        float there, here = index ? 0 : ((const float *)e->data)[k];
+        memcpy(&there, (const char *)x->data + k * 4, sizeof there);
+        memcpy(&index_there, (const char *)x->data + k * 4, sizeof index_there);
+        if (index ? index_there != index_here : there != here)
+            return fail(ERR_FORMAT,
+                        "%s: value %lld of %s is %.9g, but the configuration gives %.9g; the weights were "
+                        "trained with another one: use the configuration saved beside them",
+                        path, (long long)k, e->path, index ? index_there : (double)there,
+                        index ? index_here : (double)here);
+    }
+    return OK;
+}
+
 static status read_weights(store *s, const st_file *f, const char *path)
 {
+    for (i64 i = 0; i < s->n; i++)
+        if (s->entry[i].role == ROLE_CONST) TRY(check_constant(f, path, &s->entry[i]));
     for (i64 i = 0; i < s->n; i++) {
         stored *e = &s->entry[i];
         const st_entry *x = st_find(f, e->path);
         bool param = e->role == ROLE_PARAM;
-        if (!param && !x) continue; // states that a checkpoint need not hold (caches)
+        if (e->role == ROLE_CONST || (!param && !x))
+            continue; // states that a checkpoint need not hold (caches)
         TRY(fits(path, x, e, param || e->dtype == DT_F32 ? ST_F32 : e->dtype == DT_BF16 ? ST_BF16 : ST_I32));
         memcpy(param ? (void *)e->master : e->data, x->data, (size_t)x->bytes);
     }
@@ -157,7 +181,7 @@ static status read_moments(session *s, const st_file *f, const char *path)
             snprintf(name, sizeof name, "%s.%s", e->path, k ? "second_moment" : "first_moment");
             const st_entry *x = st_find(f, name);
             TRY(fits(path, x, e, ST_F32));
-            memcpy(e->moment[k], x->data, (size_t)x->bytes);
+            store_load_moment(e, k, x->data);
         }
     return OK;
 }

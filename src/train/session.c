@@ -102,6 +102,17 @@ static status check_rows(const session *s, const store *plan)
     return OK;
 }
 
+static i64 bytes_of_tables(const store *plan, int what)
+{
+    i64 bytes = 0;
+    for (i64 i = 0; i < plan->n_params; i++) {
+        const stored *e = &plan->entry[i];
+        if (e->rows || (!what && e->param.rows))
+            bytes += e->count * (4 + (e->dtype == DT_BF16 ? 2 : 0) + (what & STORE_MOMENTS ? 8 : 0));
+    }
+    return bytes;
+}
+
 static i64 sum_sizes(const program_sizes *p) { return p->activations + p->inputs + p->scratch; }
 
 static status measure(session *s, int what)
@@ -123,6 +134,7 @@ static status measure(session *s, int what)
                                  .optimizer = plan->bytes_moments,
                                  .activations = sum_sizes(&train),
                                  .evaluation = sum_sizes(&evaluate),
+                                 .tables = bytes_of_tables(plan, what),
                                  .activations_lower_bound = train.activations_lower_bound};
     i64 rows = s->options.no_update ? 0 : s->batch_rows;
     s->memory.batches = (rows + s->micro_rows) * s->context * (i64)sizeof(i32) * LOADER_ARRAYS;
@@ -149,8 +161,15 @@ double session_memory_there(void)
 status session_fits(const session *s)
 {
     double have = session_memory_there();
-    char need[32], there[32];
+    char need[32], there[32], tables[32];
     if ((double)s->memory.total <= have) return OK;
+    if (s->memory.tables > s->memory.total / 2 && config_is(s->c, "model.embedding.kind", "over_encoding"))
+        return config_refuse(
+            s->c, "model.embedding.slots",
+            "is %s: its tables and their moments take %s of memory, the run %s, and this machine "
+            "has %s; lower it",
+            config_text(s->c, "model.embedding.slots"), show_bytes((double)s->memory.tables, tables),
+            show_bytes((double)s->memory.total, need), show_bytes(have, there));
     return fail(ERR_MEMORY,
                 "the run needs %s of memory, this machine has %s; lower model.width, model.layers or "
                 "train.micro_batch, or set train.recompute=block ('keel plan memory' shows the parts)",
@@ -198,15 +217,13 @@ void session_close(session *s)
 
 void session_start(session *s)
 {
-    size_t region = (size_t)s->store->elements * sizeof(float);
     store_initialize(s->store, (u64)config_count(s->c, "train.seed.init"));
     for (i64 i = 0; i < s->store->n_params; i++) {
         const stored *e = &s->store->entry[i];
         if (e->grad) memset(e->grad, 0, (size_t)e->count * sizeof(float));
     }
     if (s->rows) row_gradients_clear(s->rows);
-    for (int k = 0; k < 2; k++)
-        if (s->store->moment[k]) memset(s->store->moment[k], 0, region);
+    store_clear_moments(s->store);
     if (s->store->states) memset(s->store->states, 0, (size_t)s->store->bytes_states);
 }
 

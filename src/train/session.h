@@ -27,6 +27,7 @@ typedef struct session_options {
 typedef struct session_memory { // bytes
     i64 parameters, gradients, optimizer, activations, evaluation, batches, total;
     i64 row_gradients; // part of gradients: lists of rows and what merges them
+    i64 tables; // weights and moments of parameters whose gradient is rows: part of parameters and optimizer
     i64 activations_lower_bound;
 } session_memory;
 
@@ -57,7 +58,8 @@ typedef struct session {
  */
 status session_open(config *c, device *d, const session_options *options, session **out) MUST;
 double session_memory_there(void); // bytes: the machine's memory, or less where a container may use less
-/* ERR_MEMORY unless the plan fits into this machine (or its container). */
+/* ERR_MEMORY unless the plan fits into this machine (or its container); ERR_CONFIG where tables alone are too
+ * large. */
 status session_fits(const session *s) MUST;
 dtype session_dtype(const config *c, const device *d); // of activations: train.precision
 void session_close(session *s);                        // NULL allowed; not the device
