@@ -88,9 +88,26 @@ static const model_case moe_bias_like = { // sigmoids, a bias that selects, norm
     "1,\n"
     "              router_z: 0.01},\n"
     "        override: [{layers: 1, ffn: {expert_kind: mlp, activation: gelu, router: softmax_raw}}]}\n"};
-static const model_case model_cases[] = {gpt2_like, llama_like, olmo2_like,   frac_like,  hybrid_like,
-                                         phd_like,  cswa_like,  sdd_like,     norms_like, bhyt_like,
-                                         poly_like, moe_like,   moe_bias_like};
+static const model_case over_encoding_like = { // tables smaller than the step's look-ups: rows repeat
+    "over-encoding",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: true, norm: {preset: pre_qk},\n"
+    "        embedding: {kind: over_encoding, order: 3, splits: 2, slots: 17},\n"
+    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+static const model_case over_tokenized_like = {
+    "over-tokenized",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: false, norm: {preset: pre},\n"
+    "        embedding: {kind: over_encoding, order: 2, splits: 2, slots: 40, combine: concat},\n"
+    "        head: {predict: 3, predict_kind: mtp, predict_weight: 0.3}, attention: {heads: 2}, ffn: {width: "
+    "48}}\n"};
+static const model_case over_decoding_like = {
+    "over-decoding",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: true, norm: {preset: pre},\n"
+    "        embedding: {kind: over_encoding, order: 3, splits: 1, slots: 23, combine: normsum},\n"
+    "        head: {predict: 3, predict_weight: 0.5}, attention: {heads: 2}, ffn: {width: 48}}\n"};
+static const model_case model_cases[] = {
+    gpt2_like,     llama_like,         olmo2_like,          frac_like,         hybrid_like, phd_like,
+    cswa_like,     sdd_like,           norms_like,          bhyt_like,         poly_like,   moe_like,
+    moe_bias_like, over_encoding_like, over_tokenized_like, over_decoding_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {

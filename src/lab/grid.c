@@ -367,10 +367,7 @@ static status configure(trial *t, const method_row *a, const method_row *b)
     const char *word[MOST_SETTINGS];
     i64 n = 0;
     const method_row *row[] = {a, b};
-    for (int i = 0; i < 2 && row[i]; i++) {
-        TRY(method_words(t->arena, row[i]->settings, word, &n, COUNT(word)));
-        TRY(method_words(t->arena, row[i]->small, word, &n, COUNT(word)));
-    }
+    for (int i = 0; i < 2 && row[i]; i++) TRY(method_small_words(t->arena, row[i], word, &n, COUNT(word)));
     return config_parse("grid", base, sizeof base - 1, word, n, &t->c); // a method may replace what is there
 }
 

@@ -46,6 +46,25 @@ static void branch_under(model_builder *b, residual *r, branch which)
     g_pop(b->g, scope);
 }
 
+tensor *model_extra_block(model_builder *b, tensor *x)
+{
+    residual r;
+    i64 layer = b->layer, copies = b->copies;
+    int graph_layer = b->g->layer;
+    tensor *position = b->position;
+    b->copies = 1, b->position = b->m->position;
+    residual_start(b, &r, x);
+    b->layer = b->layers - 1;
+    b->g->layer = (int)b->layers;
+    branch_under(b, &r, BRANCH_ATTENTION);
+    branch_under(b, &r, BRANCH_FFN);
+    b->layer = layer;
+    b->g->layer = graph_layer;
+    x = residual_end(b, &r);
+    b->copies = copies, b->position = position;
+    return x;
+}
+
 static void declare_inputs(model_builder *b)
 {
     const model_shape *s = b->shape;
@@ -84,7 +103,8 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
     }
     b.layer = -1;
     b.g->layer = -1;
-    if (!shape->originals) head_slot(&b, norm_final(&b, repeat_end(&b, residual_end(&b, &r))));
+    b.stream = repeat_end(&b, residual_end(&b, &r));
+    if (!shape->originals) head_slot(&b, norm_final(&b, b.stream));
     if (b.extra && out->objective) {
         out->objective->keep = false;
         model_add_loss(&b, out->objective);

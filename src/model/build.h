@@ -16,6 +16,8 @@ typedef struct model_builder {
     i64 copies;       // rows of a token in the stream (repeat.c)
     tensor *position; // of the stream's rows
     tensor *extra;    // sum of the terms that model_add_loss added; NULL: none
+    tensor *embedded; // embedding.c: a token's vector, before positions, dropout and norm
+    tensor *stream;   // block.c: what the last block left, before the last norm
 } model_builder;
 
 static inline i64 of_count(const model_builder *b, const char *key)
@@ -48,6 +50,11 @@ static inline bool of_has(const model_builder *b, const char *key, const char *c
 /* Adds TERM, [1] f32, output 0 of an OP_LOSS node and already weighted, to what is minimised. The node's own
  * gradients start there; TERM only enters the objective that is reported. Only in MODE_TRAIN. */
 void model_add_loss(model_builder *b, tensor *term); // block.c
+/* One more block, as the last one is configured, in the scope under way, on a stream that starts as X; a
+ * token has one row there (model.repeat or not). */
+tensor *model_extra_block(model_builder *b, tensor *x); // block.c
+/* predict.c: losses of tokens further ahead; Z the last norm's output, W the head's matrix. */
+void predict_ahead(model_builder *b, tensor *z, tensor *w);
 
 /* ---- init.c: what a matrix starts from */
 typedef enum matrix_part { PART_IN, PART_ATTENTION_OUT, PART_FFN_OUT, PART_EMBEDDING, PART_HEAD } matrix_part;

@@ -36,3 +36,19 @@ status method_words(arena *a, const char *settings, const char **words, i64 *n, 
     }
     return OK;
 }
+
+status method_small_words(arena *a, const method_row *m, const char **words, i64 *n, i64 most)
+{
+    i64 first = *n;
+    TRY(method_words(a, m->settings, words, n, most));
+    i64 own = *n, kept = first;
+    TRY(method_words(a, m->small, words, n, most));
+    for (i64 i = first; i < *n; i++) {
+        size_t key = strcspn(words[i], "=");
+        bool replaced = false;
+        for (i64 k = own; i < own && k < *n; k++) replaced |= !strncmp(words[i], words[k], key + 1);
+        if (!replaced) words[kept++] = words[i];
+    }
+    *n = kept;
+    return OK;
+}

@@ -14,9 +14,10 @@ typedef struct method_row {
     const char *slot;     // "residual": two methods compose if their slots differ
     const char *settings; // "model.residual.kind=frac model.residual.streams=4", on a model of any size
     const char *against;  // what its cost is compared with, as settings; NULL: the model as it is
-    const char *small;    // more settings for the grid's models (2 layers, width 32): sizes of tables, spans
-    bool common;          // one of the at most 20 of which the suite tries all pairs
-    double limit;         // of step time with it / without it on llama-135m, 2x1024, bf16; 0: none
+    const char *small; // for the grid's models (2 layers, width 32): sizes of tables, spans; more settings,
+                       // or other values of keys that `settings` has
+    bool common;       // one of the at most 20 of which the suite tries all pairs
+    double limit;      // of step time with it / without it on llama-135m, 2x1024, bf16; 0: none
 } method_row;
 
 #define METHOD_TABLES(T)                                                                                     \
@@ -24,7 +25,9 @@ typedef struct method_row {
     T(residual_methods)                                                                                      \
     T(repeat_methods)                                                                                        \
     T(ffn_methods)                                                                                           \
-    T(moe_methods)
+    T(moe_methods)                                                                                           \
+    T(embedding_methods)                                                                                     \
+    T(head_methods)
 
 enum { MOST_METHODS = 128, MOST_WORDS = 24 };
 /* Fills OUT with all rows in the order of the tables, at most MOST; returns how many there are. */
@@ -33,3 +36,5 @@ const method_row *method_find(const char *name); // NULL: unknown
 /* Cuts SETTINGS (NULL allowed) into words that live in A and appends them to WORDS, which holds *N of at most
  * MOST. ERR_CONFIG when they do not fit. */
 status method_words(arena *a, const char *settings, const char **words, i64 *n, i64 most) MUST;
+/* The same of settings and small of M: a key that both have takes the value of small. */
+status method_small_words(arena *a, const method_row *m, const char **words, i64 *n, i64 most) MUST;

@@ -43,6 +43,12 @@
     OP(embedding)                                                                                            \
     OP(embedding_grad)                                                                                       \
     OP(rows_merge)                                                                                           \
+    OP(ngram_ids)                                                                                            \
+    OP(ngram_append)                                                                                         \
+    OP(slices)                                                                                               \
+    OP(slices_grad)                                                                                          \
+    OP(ahead)                                                                                                \
+    OP(ahead_targets)                                                                                        \
     OP(dropout)                                                                                              \
     OP(alpha_dropout)                                                                                        \
     OP(linear)                                                                                               \
