@@ -95,6 +95,10 @@ cp out of_mean
 expect 0 eval perplexity sma
 ! cmp -s out of_mean || complain "eval --average is eval"
 expect 0 generate sma@average --prompt "the sea" --max-tokens 4
+# what has no mean, as the moduli of hashed n-grams, goes along
+expect 0 train tiny.yaml train.steps=2 train.average.kind=ema model.embedding.kind=over_encoding \
+    model.embedding.slots=97 --out hashed
+expect 0 eval perplexity hashed@average
 refused 1 "first/step_1/average.safetensors: this checkpoint holds no average; train with train.average.kind (sma and wma: at the end of the run)" \
     generate first@average --prompt "the sea"
 

@@ -76,14 +76,19 @@ static const char *snapshot_path(const average *a, i64 step, char out[PATH_MAX +
     return out;
 }
 
+/* Parameters FROM there; what has no mean (states, constants) goes along as it is now. */
 static i64 entries_of(const store *s, st_entry *out, const float *from)
 {
-    for (i64 i = 0; i < s->n_params; i++) {
+    for (i64 i = 0; i < s->n; i++) {
         const stored *e = &s->entry[i];
         out[i] = (st_entry){.name = e->path, .dtype = ST_F32, .n_dims = e->ndim, .data = from + e->offset};
+        if (e->role != ROLE_PARAM) {
+            out[i].data = e->data;
+            out[i].dtype = e->dtype == DT_I32 ? ST_I32 : e->dtype == DT_BF16 ? ST_BF16 : ST_F32;
+        }
         for (int k = 0; k < e->ndim; k++) out[i].dims[k] = e->dim[k];
     }
-    return s->n_params;
+    return s->n;
 }
 
 static status take_snapshot(const average *a, const store *s, i64 at)
@@ -92,7 +97,7 @@ static status take_snapshot(const average *a, const store *s, i64 at)
     i64 step[MOST_SNAPSHOTS];
     st_entry *entries;
     TRY(dir_make(a->folder));
-    TRY(mem_alloc((size_t)MAX(s->n_params, 1) * sizeof *entries, "snapshot", &entries));
+    TRY(mem_alloc((size_t)MAX(s->n, 1) * sizeof *entries, "snapshot", &entries));
     i64 n = entries_of(s, entries, s->master);
     status e = st_save(snapshot_path(a, at, path), entries, n, NULL, 0, NULL);
     mem_free(entries);
@@ -194,7 +199,7 @@ status average_save(average *a, const store *s, checkpoint *c, bool end)
     char taken[32];
     if (!a || (a->kind != AVERAGE_EMA && !end)) return OK;
     status e = a->kind == AVERAGE_EMA ? OK : mean_of_snapshots(a, s, &there);
-    if (!e && there) e = mem_alloc((size_t)MAX(s->n_params, 1) * sizeof *entries, "average", &entries);
+    if (!e && there) e = mem_alloc((size_t)MAX(s->n, 1) * sizeof *entries, "average", &entries);
     if (e) checkpoint_abandon(c);
     if (e || !there) return e;
     i64 n = entries_of(s, entries, a->mean);
