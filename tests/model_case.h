@@ -104,10 +104,21 @@ static const model_case over_decoding_like = {
     "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: true, norm: {preset: pre},\n"
     "        embedding: {kind: over_encoding, order: 3, splits: 1, slots: 23, combine: normsum},\n"
     "        head: {predict: 3, predict_weight: 0.5}, attention: {heads: 2}, ffn: {width: 48}}\n"};
+static const model_case pkm_like = { // a norm of its own, as olmo2 has none before the feed-forward
+    "pkm-like",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: olmo2},\n"
+    "        attention: {heads: 2}, ffn: {width: 48},\n"
+    "        memory: {kind: pkm, spans: [0:0], keys: 5, key_width: 8, value_width: 32, top: 3}}\n"};
+static const model_case ultramem_like = {
+    "ultramem-like",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 2}, ffn: {width: 48},\n"
+    "        memory: {kind: ultramem, spans: [0:1], keys: 5, key_width: 8, value_width: 12, top: 3,\n"
+    "                 aux_weight: 0.5, aux_margin: 0.05}}\n"};
+
 static const model_case model_cases[] = {
-    gpt2_like,     llama_like,         olmo2_like,          frac_like,         hybrid_like, phd_like,
-    cswa_like,     sdd_like,           norms_like,          bhyt_like,         poly_like,   moe_like,
-    moe_bias_like, over_encoding_like, over_tokenized_like, over_decoding_like};
+    gpt2_like,     llama_like,         olmo2_like,          frac_like,          hybrid_like, phd_like,
+    cswa_like,     sdd_like,           norms_like,          bhyt_like,          poly_like,   moe_like,
+    moe_bias_like, over_encoding_like, over_tokenized_like, over_decoding_like, pkm_like,    ultramem_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {

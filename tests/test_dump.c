@@ -155,7 +155,8 @@ static void test_double(void **state)
         assert_true(loss == sum / 16 && loss == result.loss);
         assert_true(objective == *oracle_data(r.o, r.m.objective));
         bool more = config_number(r.c, "model.head.z_loss") > 0 || config_is(r.c, "model.ffn.kind", "moe") ||
-                    config_count(r.c, "model.head.predict") > 1;
+                    config_count(r.c, "model.head.predict") > 1 ||
+                    config_number(r.c, "model.memory.aux_weight") > 0;
         assert_int_equal(fabs(objective - loss) > 1e-6, more);
         st_close(f);
         runner_close(&r);

@@ -18,6 +18,7 @@
     T(attention_keys)                                                                                        \
     T(ffn_keys)                                                                                              \
     T(moe_keys)                                                                                              \
+    T(memory_keys)                                                                                           \
     T(embedding_keys)                                                                                        \
     T(head_keys)                                                                                             \
     T(repeat_keys)                                                                                           \

@@ -43,10 +43,14 @@ typedef struct param_info {
     param_kind kind;
     double std; // initial values N(0, std^2), truncated at TRUNCATE std (0: not truncated)
     double truncate;
-    double constant; // used where std is 0: 0 for biases, 1 for gains
-    bool f32;        // kernels read the f32 master even under bf16 (vectors, gains)
-    bool rows;       // its gradient may stay a list of rows (look-up tables)
-    i64 eye;         // > 0: initial value is the identity over blocks of this size (connection matrices)
+    double constant;  // used where std is 0: 0 for biases, 1 for gains
+    bool f32;         // kernels read the f32 master even under bf16 (vectors, gains)
+    bool rows;        // its gradient may stay a list of rows (look-up tables)
+    double low, high; // high > low and std 0: uniform in [low, high) instead of constant
+    double lr_factor; // not 0: its learning rate is lr_factor times the others', falling linearly to 1 times
+    const char
+        *lr_until; // where that ends: canonical text of a span, "none": nowhere; lives as long as the graph
+    i64 eye;       // > 0: initial value is the identity over blocks of this size (connection matrices)
 } param_info;
 
 typedef struct node node;

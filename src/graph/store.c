@@ -127,6 +127,8 @@ static void initialize(const stored *e, u64 seed)
         if (p->std > 0)
             x = p->std * (p->truncate > 0 ? random_truncated_normal(seed, stream, 0, (u64)i, p->truncate)
                                           : random_normal(seed, stream, 0, (u64)i));
+        else if (p->high > p->low)
+            x = p->low + (p->high - p->low) * random_uniform(seed, stream, 0, (u64)i);
         else if (p->eye > 0)
             x = i / width % p->eye == i % width % p->eye;
         e->master[i] = (float)x;

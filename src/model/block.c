@@ -15,8 +15,9 @@ const config_key model_keys[] = {
      .help = "biases in linear maps; qkv: only in the projections to queries, keys and values"},
     {"model.tie_head", KEY_BOOL, "true", .help = "the head shares the embedding's matrix"},
     {"model.dropout", KEY_NUMBER, "0", .max = 0.99, .unit = "probability",
-     .help = "dropout after the embedding, attention and feed-forward; with selu the feed-forward has alpha "
-             "dropout after the activation instead"},
+     .help =
+         "dropout after the embedding, attention, feed-forward and memory; with selu the feed-forward has "
+         "alpha dropout after the activation instead"},
     {"model.override", KEY_LIST, "[]",
      .help = "keys that differ in some layers: items of {layers, norm / residual / attention / ffn keys}; "
              "later items win"},
@@ -37,13 +38,22 @@ void model_add_loss(model_builder *b, tensor *term)
     b->extra = b->extra ? g_out(g_node(b->g, OP_sum, IN(b->extra, term), NO_ATTRS), 0) : term;
 }
 
-static void branch_under(model_builder *b, residual *r, branch which)
+void model_gauge_add(model_builder *b, const char *name, tensor *value)
+{
+    if (b->shape->mode != MODE_EVALUATE || b->m->n_gauges == MOST_GAUGES || b->g->failed) return;
+    value->keep = true;
+    b->m->gauge[b->m->n_gauges++] = (model_gauge){name, value};
+}
+
+/* Returns what the branch read. */
+static tensor *branch_under(model_builder *b, residual *r, branch which)
 {
     const char *scope = g_push(b->g, which == BRANCH_ATTENTION ? "attention" : "ffn");
     tensor *x = residual_open(b, r, which);
     tensor *y = which == BRANCH_ATTENTION ? dropout(b, attention_slot(b, x)) : ffn_slot(b, x);
     residual_close(b, r, which, y);
     g_pop(b->g, scope);
+    return x;
 }
 
 tensor *model_extra_block(model_builder *b, tensor *x)
@@ -86,6 +96,7 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
     *out = (model){.g = graph_new(a, &(graph_options){shape->mode, shape->act, shape->stream})};
     model_builder b = {.c = c, .shape = shape, .m = out, .g = out->g, .layer = -1};
     residual r;
+    memory memory;
     b.layers = config_count(c, "model.layers");
     b.width = config_count(c, "model.width");
     b.vocab = config_count(c, "model.vocab");
@@ -93,12 +104,13 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
         return config_refuse(c, "model.vocab", "is auto, and no tokenizer tells it; set a number");
     declare_inputs(&b);
     repeat_begin(&b);
+    memory_start(&b, &memory);
     residual_start(&b, &r, embedding_slot(&b));
     for (b.layer = 0; b.layer < b.layers; b.layer++) {
         const char *scope = g_push(b.g, "blocks.%lld", (long long)b.layer);
         b.g->layer = (int)b.layer;
         branch_under(&b, &r, BRANCH_ATTENTION);
-        branch_under(&b, &r, BRANCH_FFN);
+        memory_slot(&b, &memory, &r, branch_under(&b, &r, BRANCH_FFN));
         g_pop(b.g, scope);
     }
     b.layer = -1;

@@ -55,6 +55,8 @@ void model_add_loss(model_builder *b, tensor *term); // block.c
 tensor *model_extra_block(model_builder *b, tensor *x); // block.c
 /* predict.c: losses of tokens further ahead; Z the last norm's output, W the head's matrix. */
 void predict_ahead(model_builder *b, tensor *z, tensor *w);
+/* Reports VALUE, [1] f32, as NAME at every evaluation (no effect in other modes, nor beyond MOST_GAUGES). */
+void model_gauge_add(model_builder *b, const char *name, tensor *value); // block.c
 
 /* ---- init.c: what a matrix starts from */
 typedef enum matrix_part { PART_IN, PART_ATTENTION_OUT, PART_FFN_OUT, PART_EMBEDDING, PART_HEAD } matrix_part;
@@ -83,6 +85,7 @@ tensor *norm_inner(model_builder *b, inner_site site, i64 heads, tensor *x);
 tensor *norm_hidden(model_builder *b, bool paired, tensor *h); // ffn; paired: H is [gate | up]
 /* The norm of H = [gate | up] and f(gate) up as one op, f an activation_kind; NULL: there is no such norm. */
 tensor *norm_gated(model_builder *b, double kind, tensor *h);
+tensor *norm_beside_ffn(model_builder *b, tensor *x); // for what reads the ffn's input: X if it is normed
 tensor *norm_embedding(model_builder *b, tensor *x);
 tensor *norm_final(model_builder *b, tensor *x);
 
@@ -107,6 +110,22 @@ void residual_start(model_builder *b, residual *r, tensor *embedding);
 tensor *residual_open(model_builder *b, residual *r, branch which);          // the branch's input
 void residual_close(model_builder *b, residual *r, branch which, tensor *y); // takes its output
 tensor *residual_end(model_builder *b, residual *r);
+/* Adds Y to the stream between two blocks: no norm, and every stream of several takes it, as a branch whose
+ * connections are plain. */
+void residual_add(model_builder *b, residual *r, tensor *y);
+
+/* ---- memory.c: layers read in one block and added after another */
+typedef struct memory_span {
+    i64 read, add;
+    tensor *found; // what was read, on its way
+} memory_span;
+typedef struct memory {
+    memory_span *span;
+    i64 n;
+} memory;
+void memory_start(model_builder *b, memory *m);
+/* At the end of a block; X is what its feed-forward read. */
+void memory_slot(model_builder *b, memory *m, residual *r, tensor *x);
 
 tensor *position_rotate(model_builder *b, tensor *x, i64 heads);       // position.c: q and k
 tensor *position_embed(model_builder *b, tensor *x);                   // position.c: the embedding

@@ -22,6 +22,14 @@ typedef struct model_shape {
     bool dense_gradients; // look-ups' gradients too (dumps and checks read every gradient whole)
 } model_shape;
 
+/* A figure of health that an evaluation reports beside the loss, the mean over its runs and over gauges of
+ * one name. */
+typedef struct model_gauge {
+    const char *name; // "memory_recall"
+    tensor *value;    // [1] f32, kept
+} model_gauge;
+enum { MOST_GAUGES = 64 };
+
 typedef struct model {
     graph *g;
     tensor *tokens, *position;   // [rows, tokens] i32
@@ -33,6 +41,8 @@ typedef struct model {
     tensor *loss;      // [rows * tokens] f32: nats of each target, 0 where there is none
     tensor *objective; // [1] f32: what is minimised: inverse_count x (sum of loss + extra terms)
     tensor *logits;    // [rows, tokens, vocab]
+    model_gauge gauge[MOST_GAUGES]; // MODE_EVALUATE
+    i64 n_gauges;
 } model;
 
 /* ERR_CONFIG names file, line, key and the rule that the configuration breaks. */

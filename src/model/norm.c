@@ -317,6 +317,14 @@ tensor *norm_gated(model_builder *b, double kind, tensor *h)
                  0);
 }
 
+tensor *norm_beside_ffn(model_builder *b, tensor *x)
+{
+    bool normed = has_site(b, BRANCH_FFN, NORM_PRE) || has_site(b, BRANCH_FFN, NORM_STREAM) ||
+                  has_site(b, BRANCH_ATTENTION, NORM_POST);
+    place p = {chosen(b), "norm_in", 1, of_number(b, "model.norm.eps"), 1, false};
+    return normed ? x : norm(b, &p, x);
+}
+
 tensor *norm_embedding(model_builder *b, tensor *x)
 {
     place p = {chosen(b), "norm_embedding", 1, of_number(b, "model.norm.eps"), 1, true};

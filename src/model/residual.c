@@ -153,4 +153,11 @@ void residual_close(model_builder *b, residual *r, branch which, tensor *y)
     r->kind->close(b, r, which, y);
     r->stream->boundary = which == BRANCH_FFN; // what `recompute: block` keeps
 }
+void residual_add(model_builder *b, residual *r, tensor *y)
+{
+    bool boundary = r->stream->boundary;
+    r->stream->boundary = false;
+    r->stream = g_out(g_node(b->g, OP_joint, IN(r->stream, y), NO_ATTRS), 0);
+    if (!b->g->failed) r->stream->boundary = boundary;
+}
 tensor *residual_end(model_builder *b, residual *r) { return r->kind->end(b, r); }

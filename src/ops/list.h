@@ -80,4 +80,14 @@
     OP(moe_balance)                                                                                          \
     OP(moe_z_loss)                                                                                           \
     OP(moe_count)                                                                                            \
-    OP(moe_bias)
+    OP(moe_bias)                                                                                             \
+    OP(product_keys)                                                                                         \
+    OP(product_keys_grad)                                                                                    \
+    OP(memory_direction)                                                                                     \
+    OP(memory_direction_keep)                                                                                \
+    OP(memory_core_loss)                                                                                     \
+    OP(memory_search)                                                                                        \
+    OP(memory_search_grad)                                                                                   \
+    OP(memory_recall)                                                                                        \
+    OP(memory_read)                                                                                          \
+    OP(memory_read_grad)

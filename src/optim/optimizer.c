@@ -71,13 +71,22 @@ double gradient_norm(const store *s)
     return sqrt(total);
 }
 
+double optimizer_lr_factor(const optimizer *o, const param_info *p, i64 step)
+{
+    if (!(p->lr_factor > 0)) return 1;
+    i64 until = o->steps > 0 ? span_steps(p->lr_until, o->steps, o->tokens_per_step) : 0;
+    double left = until > 0 ? fmax(0, 1 - (double)step / (double)until) : 1;
+    return 1 + (p->lr_factor - 1) * left;
+}
+
 static update for_tensor(const optimizer *o, const stored *e, i64 step, double lr, double peak, double scale)
 {
     update u = o->base;
     u.n = e->count;
     u.step = step;
-    u.lr = lr;
-    u.peak = peak;
+    double factor = optimizer_lr_factor(o, &e->param, step);
+    u.lr = lr * factor;
+    u.peak = peak * factor;
     u.gradient_scale = scale;
     u.lazy = e->rows && o->lazy_rows;
     u.width = e->rows ? row_width(e) : 0;

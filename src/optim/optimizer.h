@@ -47,6 +47,7 @@ typedef struct optimizer {
     double weight_decay;
     bool decays[PARAM_EXPERT + 1]; // by class
     bool lazy_rows;                // gradients that are rows touch those only
+    i64 steps, tokens_per_step;    // of the run: where param_info.lr_until ends; 0: not known, never
 } optimizer;
 
 status optimizer_from(const config *c, optimizer *out) MUST;
@@ -58,4 +59,8 @@ static inline double clip_factor(double norm, double limit)
 }
 /* Updates every parameter, refreshes bf16 copies, zeroes the gradients (lists of rows become empty). */
 void optimizer_step(const optimizer *o, store *s, i64 step, double lr, double peak, double gradient_scale);
+/* What multiplies the learning rate of a parameter in STEP: 1 + (lr_factor - 1) max(0, 1 - step / until),
+ * UNTIL its lr_until in steps (none, or a run of unknown length: lr_factor throughout); 1 without lr_factor.
+ * The decay that is independent of the learning rate is not multiplied. */
+double optimizer_lr_factor(const optimizer *o, const param_info *p, i64 step);
 const optimizer_def *optimizer_named(const char *name);

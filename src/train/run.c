@@ -79,6 +79,8 @@ static status read_spans(trainer *t)
     for (i64 i = 0; i < t->n_milestones; i++)
         t->milestones[i] =
             span_steps(config_item(t->c, "train.checkpoint.milestones", i, "at"), t->steps, tokens);
+    t->s->optimizer.steps = t->steps;
+    t->s->optimizer.tokens_per_step = tokens;
     TRY(average_open(t->c, t->s->store, t->o->out, t->steps, tokens, &t->average));
     return schedule_from(t->c, ramp_progress(&t->ramp, t->steps - 1) + 1, tokens, &t->schedule);
 }

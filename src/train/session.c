@@ -298,8 +298,31 @@ double session_evaluate(session *s, const step_batch *b)
         write_inputs(s, &s->evaluate, s->evaluate_program, b, first, MIN(s->micro_rows, b->rows - first));
         program_run(s->evaluate_program, &info, PHASE_FORWARD);
         nats += sum_of_losses(s, &s->evaluate, s->evaluate_program);
+        s->gauge_runs++;
+        for (i64 k = 0; k < s->evaluate.n_gauges; k++)
+            s->gauge[k] += *(const float *)program_data(s->evaluate_program, s->evaluate.gauge[k].value);
     }
     return nats;
+}
+
+void session_gauges_clear(session *s)
+{
+    memset(s->gauge, 0, sizeof s->gauge);
+    s->gauge_runs = 0;
+}
+
+i64 session_gauges(const session *s, const char **name, double *value)
+{
+    i64 n = 0, of[MOST_GAUGES] = {0};
+    for (i64 k = 0; k < s->evaluate.n_gauges && s->gauge_runs; k++) {
+        i64 i = 0;
+        while (i < n && strcmp(name[i], s->evaluate.gauge[k].name) != 0) i++;
+        if (i == n) name[n] = s->evaluate.gauge[k].name, value[n++] = 0;
+        value[i] += s->gauge[k] / (double)s->gauge_runs;
+        of[i]++;
+    }
+    for (i64 i = 0; i < n; i++) value[i] /= (double)of[i];
+    return n;
 }
 
 status session_blame(session *s, const step_batch *b, i64 step)

@@ -52,6 +52,8 @@ typedef struct session {
     model_figures figures;
     session_memory memory;
     i64 rewrites;
+    double gauge[MOST_GAUGES]; // sums of evaluate.gauge since session_gauges_clear
+    i64 gauge_runs;
 } session;
 
 /* C must say model.vocab. ERR_CONFIG: shapes that do not fit; ERR_MEMORY: what does not fit, and by how much.
@@ -75,5 +77,9 @@ void session_update(session *s, i64 step, double lr, double peak, double *norm);
 void session_drop(session *s);
 /* Sum of nats over B's targets by the evaluation program; B may have up to micro_rows rows. */
 double session_evaluate(session *s, const step_batch *b);
+/* Means of the model's gauges over the evaluations since they were cleared: fills NAME and VALUE, MOST_GAUGES
+ * each at most, gauges of one name as one; returns how many. */
+void session_gauges_clear(session *s);
+i64 session_gauges(const session *s, const char **name, double *value);
 /* After a step that was not finite: ERR_NUMERIC naming op, layer and micro-batch. */
 status session_blame(session *s, const step_batch *b, i64 step) MUST;

@@ -95,6 +95,7 @@ status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens
     *out = (evaluation){0};
     TRY(loader_open(d, split, &lo, &l));
     status failed = batch_open(s->micro_rows, s->context, &b);
+    session_gauges_clear(s);
     while (!failed && (tokens <= 0 || out->rows * s->context < tokens)) {
         if (stop && *stop) {
             failed = fail(ERR_STOPPED, "stopped while evaluating");
@@ -153,14 +154,21 @@ static status evaluate(trainer *t)
     t->result->loss = e.nats / (double)e.tokens;
     t->result->bits_per_byte = bits(e.nats, e.bytes);
     t->result->perplexity = exp(t->result->loss);
-    metric m[] = {{"val_loss", t->result->loss}, {"val_bits_per_byte", t->result->bits_per_byte}};
-    TRY(metrics_append(t->log, t->state.step, m, COUNT(m)));
-    warn(t, registry_metrics(t->registry, t->result->id, t->state.step, m, COUNT(m)));
+    metric m[2 + MOST_GAUGES] = {{"val_loss", t->result->loss},
+                                 {"val_bits_per_byte", t->result->bits_per_byte}};
+    const char *name[MOST_GAUGES];
+    double value[MOST_GAUGES];
+    i64 gauges = session_gauges(t->s, name, value);
+    for (i64 k = 0; k < gauges; k++) m[2 + k] = (metric){name[k], value[k]};
+    TRY(metrics_append(t->log, t->state.step, m, 2 + gauges));
+    warn(t, registry_metrics(t->registry, t->result->id, t->state.step, m, 2 + gauges));
     if (!isfinite(t->result->loss))
         return fail(ERR_NUMERIC, "step %lld: the validation loss is %g", (long long)t->state.step,
                     t->result->loss);
     say(t, "step %lld: validation loss %.4f, %.4f bits per byte", (long long)t->state.step, t->result->loss,
         t->result->bits_per_byte);
+    for (i64 k = 0; k < gauges; k++)
+        say(t, "step %lld: %s %.4f", (long long)t->state.step, name[k], value[k]);
     return evaluate_average(t);
 }
 
