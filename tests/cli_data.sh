@@ -78,6 +78,32 @@ expect 0 data build --tokenizer tokenizer.json --out entries --document 'See' --
 holds "a string between documents" grep -q '^train       30001 documents' out
 holds "validation from a path" grep -q '^validation  1 documents' out
 
+# JSONL in any packing, by pattern; duplicates; what there is to see.
+awk 'BEGIN { for (i = 0; i < 400; i++) printf "{\"id\": %d, \"body\": \"entry %d\\nof the reef\"}\n", i, i % 300 }' >records.jsonl
+gzip -k records.jsonl
+expect 0 data build --tokenizer tokenizer.json --out records --field body --validation 0 'records.jsonl*'
+holds "400 records twice" grep -q '^train       800 documents' out
+expect 0 data build --tokenizer tokenizer.json --out unique --field body --validation 0 --dedup exact 'records.jsonl*'
+holds "300 different ones" grep -q '^train       300 documents' out
+holds "duplicates are counted" grep -qx 'dropped: 500 documents that repeat earlier ones' err
+expect 0 data show --document 299 unique
+holds "a record is its text" [ "$(cat out)" = "$(printf 'entry 299\nof the reef')" ]
+expect 0 data inspect --tokenizer tokenizer.json --field body --samples 1 records.jsonl.gz
+holds "inspect counts" awk '$1 == "documents" && $2 == 400 || $1 == "repeated" && $2 == 100 || $1 == "longest" {n++} END {exit n != 3}' out
+holds "inspect shows a document" grep -q '^records.jsonl.gz:[0-9]*: [0-9]* bytes, [0-9]* tokens$' out
+expect 0 data inspect --json --samples 0 records
+holds "inspect of shards as JSON" grep -q '^{"files": 1, "documents": 800, .*"samples": \[\]}$' out
+expect 1 data build --tokenizer tokenizer.json --out x records.jsonl
+says "records.jsonl:1: no field 'text' (there are: id, body); name the one with the text by data.field"
+expect 1 data inspect 'records.*.zst'
+says "records.*.zst: nothing matches this pattern; check the path"
+head -c 300 records.jsonl.gz >cut.jsonl.gz
+expect 1 data inspect --field body cut.jsonl.gz
+holds "a truncated file is named" grep -q '^keel: cut.jsonl.gz: truncated: it ends within its data, after [0-9]* bytes of text$' err
+expect 1 data build --tokenizer tokenizer.json --out x --dedup fuzzy records.jsonl
+says "dedup is 'fuzzy'; it must be none, exact or minhash"
+expect 2 data inspect
+
 # The baseline: all tokens do better than few; both beat guessing among 600.
 expect 0 data bigram --json shards
 all=$(sed 's/.*"nats_per_token": \([0-9.]*\).*/\1/' out)

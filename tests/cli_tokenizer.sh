@@ -29,17 +29,16 @@ while [ $i -lt 200 ]; do
     i=$((i + 1))
 done >"$work/corpus/b.txt"
 cp "$work/corpus/b.txt" "$work/corpus/deep/a.txt"
-echo "zebra zebra zebra zebra" >"$work/corpus/skip.md"
+echo "zebra zebra zebra zebra" >"$work/skip.md"
 
 run 0 train --vocab 400 --out "$work/t.json" "$work/corpus"
 [ ! -s "$work/out" ] || complain "train: something on stdout"
 for word in 'in 2 documents' 'vocabulary 4' 'MB/s' 'bytes a token' 'peak memory' "wrote $work/t.json"; do
     grep -q "$word" "$work/err" || complain "train does not say '$word'"
 done
-! grep -q zebra "$work/t.json" || complain "train read a file that is no .txt"
 run 0 train --vocab=400 --threads 3 --out "$work/t3.json" "$work/corpus/b.txt" "$work/corpus/deep/a.txt"
 cmp -s "$work/t.json" "$work/t3.json" || complain "three threads, or files for a folder, give another tokenizer"
-run 0 train --vocab 1Ki --special '<a>' --special '<b>' --pattern llama3 --min-frequency 3 -o "$work/s.json" "$work/corpus/skip.md"
+run 0 train --vocab 1Ki --special '<a>' --special '<b>' --pattern llama3 --min-frequency 3 -o "$work/s.json" "$work/skip.md"
 grep -q 'no pair is left' "$work/err" || complain "train does not say that it ran out of pairs"
 
 run 0 info "$work/s.json"
@@ -90,12 +89,12 @@ prints '!"#'
 run 0 compare "$t" "$work/s.json" "$work/corpus/b.txt"
 grep -qx 'pattern                    gpt2         llama3' "$work/out" || complain "compare: no row of patterns"
 [ "$(wc -l <"$work/out")" = 10 ] || complain "compare: not ten rows"
-run 0 compare --json "$t" "$t" "$work/corpus/b.txt" "$work/corpus/skip.md"
+run 0 compare --json "$t" "$t" "$work/corpus/b.txt" "$work/skip.md"
 grep -qE '^\{"bytes": [0-9]+, "characters": [0-9]+, "words": 3[0-9]+, "ids_shared": 4[0-9]+, "tokenizers": \[\{"file": ' "$work/out" ||
     complain "compare --json"
 run 2 compare "$t" "$t"
 run 1 compare "$t" "$t" "$work/nowhere"
-says "$work/nowhere: cannot open: No such file or directory"
+says "$work/nowhere: no such file or folder; check the path"
 
 # A .tiktoken file: 256 bytes and two merges, of no known family.
 i=0
@@ -164,13 +163,18 @@ says "keel tokenizer mend: expected train, encode, decode, info, compare, conver
 run 1 train --vocab 100 --out "$work/x.json" "$work/corpus"
 says "a vocabulary of 100; it must be 257 (256 bytes + 1 special) to 16777216"
 run 1 train --out "$work/x.json" "$work/none.txt"
-says "$work/none.txt: cannot open: No such file or directory"
+says "$work/none.txt: no such file or folder; check the path"
 mkdir "$work/empty"
 run 1 train --out "$work/x.json" "$work/empty"
-says "$work/empty: the folder holds no .txt file"
-: >"$work/empty/nothing.txt"
-run 1 train --out "$work/x.json" "$work/empty"
-says "$work/empty: no text in it"
+says "$work/empty: no text in this folder (0 files empty, 0 binary, 0 hidden); name a folder with text files"
+echo >"$work/empty/nothing.txt"
+run 0 train --out "$work/nothing.json" "$work/empty"
+# the same inputs as `keel data build`
+awk '{ gsub(/"/, ""); printf "{\"body\": \"%s\"}\n", $0 }' "$work/corpus/b.txt" | gzip >"$work/b.jsonl.gz"
+run 0 train --vocab 400 --field body --out "$work/j.json" "$work/*.jsonl.gz"
+grep -q 'in 200 documents' "$work/err" || complain "train on JSONL: not 200 documents"
+run 1 train --vocab 400 --out "$work/x.json" "$work/b.jsonl.gz"
+says "$work/b.jsonl.gz:1: no field 'text' (there are: body); name the one with the text by data.field"
 run 1 train --out "$work/no/x.json" "$work/corpus"
 says "$work/no/x.json: cannot create: No such file or directory"
 echo '{"model": {"type": "Unigram"}}' >"$work/u.json"

@@ -87,8 +87,14 @@ static inline token_source toy_tokens(void)
     static i32 bytes[TOY_VOCAB];
     for (int i = 0; i < 256; i++) bytes[i] = 1;
     bytes[TOY_THE] = 3;
-    return (token_source){NULL,     TOY_VOCAB,        TOY_EOS,    0x1234abcd5678ef00, bytes,
-                          toy_save, toy_open_encoder, toy_encode, toy_close_encoder};
+    return (token_source){.vocab = TOY_VOCAB,
+                          .eos = TOY_EOS,
+                          .hash = 0x1234abcd5678ef00,
+                          .token_bytes = bytes,
+                          .save = toy_save,
+                          .open = toy_open_encoder,
+                          .encode = toy_encode,
+                          .close = toy_close_encoder};
 }
 
 /* Builds NAME from one path and opens it. */

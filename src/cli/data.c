@@ -8,8 +8,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "cli/cli.h"
-#include "data/ngram.h"
-#include "data/tokens.h"
+#include "cli/data_parts.h"
 #include <argp.h>
 #include <jansson.h>
 #include <signal.h>
@@ -25,6 +24,9 @@ enum {
     OPT_OUT,
     OPT_VALIDATION,
     OPT_DOCUMENT,
+    OPT_FIELD,
+    OPT_DEDUP,
+    OPT_SAMPLES,
     OPT_SPECIAL,
     OPT_FORCE,
     OPT_THREADS,
@@ -34,16 +36,6 @@ enum {
     OPT_CONTEXT,
     OPT_BOUNDARIES
 };
-
-typedef struct data_args {
-    build_options build;
-    bigram_options bigram;
-    const char *tokenizer, *folder;
-    special_mode special;
-    data_split split;
-    i64 document;
-    bool json;
-} data_args;
 
 static double now(void)
 {
@@ -86,6 +78,12 @@ static error_t parse_build(int key, char *arg, struct argp_state *state)
     case OPT_DOCUMENT:
         o->document = arg;
         return 0;
+    case OPT_FIELD:
+        o->field = arg;
+        return 0;
+    case OPT_DEDUP:
+        o->dedup = arg;
+        return 0;
     case OPT_SPECIAL:
         a->special = special_of(state, arg), o->special = arg;
         return 0;
@@ -109,6 +107,22 @@ static error_t parse_build(int key, char *arg, struct argp_state *state)
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static error_t parse_inspect(int key, char *arg, struct argp_state *state)
+{
+    data_args *a = state->input;
+    switch (key) {
+    case OPT_SAMPLES:
+        a->samples = number(state, "--samples", arg, 0);
+        return 0;
+    case ARGP_KEY_END:
+        if (!a->build.train_count)
+            argp_error(state, "what shall be looked at? name files, folders, or one of shards");
+        return 0;
+    default:
+        return key == OPT_OUT || key == OPT_FORCE ? ARGP_ERR_UNKNOWN : parse_build(key, arg, state);
     }
 }
 
@@ -190,16 +204,20 @@ static status report_build(const data_args *a, const build_result *r, double sec
 {
     const i64 bytes = r->bytes[DATA_TRAIN] + r->bytes[DATA_VALIDATION];
     if (a->json)
-        return print_json(json_pack("{s:s, s:b, s:I, s:{s:I, s:I, s:I}, s:o, s:o, s:b, s:f}", "folder",
-                                    a->build.out, "reused", r->reused, "files", (json_int_t)r->files,
-                                    "passed_over", "empty", (json_int_t)r->empty, "binary",
-                                    (json_int_t)r->binary, "hidden", (json_int_t)r->hidden, "train",
+        return print_json(json_pack("{s:s, s:b, s:I, s:{s:I, s:I, s:I, s:I, s:I}, s:o, s:o, s:b, s:f}",
+                                    "folder", a->build.out, "reused", r->reused, "files",
+                                    (json_int_t)r->files, "passed_over", "empty", (json_int_t)r->empty,
+                                    "binary", (json_int_t)r->binary, "hidden", (json_int_t)r->hidden, "blank",
+                                    (json_int_t)r->blank, "duplicates", (json_int_t)r->duplicates, "train",
                                     counts_json(r->documents[0], r->tokens[0], r->bytes[0]), "validation",
                                     counts_json(r->documents[1], r->tokens[1], r->bytes[1]),
                                     "validation_is_tail", r->validation_is_tail, "seconds", seconds));
     if (r->empty || r->binary || r->hidden)
         fprintf(stderr, "passed over: %lld empty, %lld binary, %lld hidden files\n", (long long)r->empty,
                 (long long)r->binary, (long long)r->hidden);
+    if (r->blank) fprintf(stderr, "passed over: %lld records without text\n", (long long)r->blank);
+    if (r->duplicates)
+        fprintf(stderr, "dropped: %lld documents that repeat earlier ones\n", (long long)r->duplicates);
     if (r->validation_is_tail)
         fprintf(stderr,
                 "too few documents to hold some out: the end of the longest one is the validation text\n");
@@ -346,20 +364,40 @@ static status data_bigram(data_args *a) { return with_dataset(a, print_bigram); 
     {                                                                                                        \
         "json", OPT_JSON, 0, 0, "Print one flat JSON object", 0                                              \
     }
+#define DOCUMENT                                                                                             \
+    {                                                                                                        \
+        "document", OPT_DOCUMENT, "RULE", 0,                                                                 \
+            "auto (default): cut files over 1 MiB at a blank line before an unindented one; file; "          \
+            "blank_line; or the string between documents",                                                   \
+            0                                                                                                \
+    }
+#define FIELD                                                                                                \
+    {                                                                                                        \
+        "field", OPT_FIELD, "NAME", 0, "The field of JSONL records that holds the text (default text)", 0    \
+    }
 static const struct argp_option build_table[] = {
-    {"tokenizer", OPT_TOKENIZER, "FILE", 0, "The tokenizer.json to encode with", 0},
+    {"tokenizer", OPT_TOKENIZER, "FILE", 0, "The tokenizer.json or .tiktoken file to encode with", 0},
     {"out", OPT_OUT, "FOLDER", 0, "The folder to make; appears when it is complete", 0},
     {"validation", OPT_VALIDATION, "SHARE|PATH", 0,
      "Documents held out: a share by hash (default 1%), 0, or other text", 0},
-    {"document", OPT_DOCUMENT, "RULE", 0,
-     "auto (default): cut files over 1 MiB at a blank line before an unindented one; file; blank_line; or "
-     "the string between documents",
+    DOCUMENT,
+    FIELD,
+    {"dedup", OPT_DEDUP, "KIND", 0,
+     "Drop documents that repeat earlier ones: exact (but for white space), minhash (nearly); none (default)",
      0},
     {"special", OPT_SPECIAL, "MODE", 0,
      "Special tokens' strings in the text: plain (default), allowed, forbid", 0},
     {"threads", OPT_THREADS, "N", 0,
      "Encoders (default: the CPUs we may use); the result does not depend on it", 0},
     {"force", OPT_FORCE, 0, 0, "Replace a data set in FOLDER that was built otherwise", 0},
+    JSON,
+    {0}};
+static const struct argp_option inspect_table[] = {
+    {"tokenizer", OPT_TOKENIZER, "FILE", 0, "Count tokens by this tokenizer (default: none are counted)", 0},
+    {"samples", OPT_SAMPLES, "N", 0, "Show the beginnings of N documents (default 3)", 0},
+    DOCUMENT,
+    FIELD,
+    {"threads", OPT_THREADS, "N", 0, "Threads (default: the CPUs we may use)", 0},
     JSON,
     {0}};
 static const struct argp_option info_table[] = {JSON, {0}};
@@ -384,8 +422,13 @@ static const struct task {
     argp_parser_t parse;
     status (*run)(data_args *a);
 } tasks[] = {
-    {"build", "Encodes text files and folders into a folder of checksummed shards", "PATH...", build_table,
-     parse_build, data_build},
+    {"build",
+     "Encodes files and folders into a folder of checksummed shards: text and JSONL, also as .gz and .zst, "
+     "and "
+     "tokens of llm.c and Megatron-LM",
+     "PATH...", build_table, parse_build, data_build},
+    {"inspect", "Counts documents, bytes and tokens of what could be built, or of shards, and shows some",
+     "PATH...", inspect_table, parse_inspect, data_look},
     {"info", "Verifies a folder of shards and counts what is in it", "FOLDER", info_table, parse_folder,
      data_info},
     {"show", "Prints one document as text", "FOLDER", show_table, parse_folder, data_show},
@@ -407,7 +450,7 @@ status verb_data(int argc, char **argv)
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-?")) return usage(stdout), OK;
     for (i64 i = 0; i < COUNT(tasks); i++) {
         if (strcmp(argv[1], tasks[i].name)) continue;
-        data_args a = {.bigram.context = 512, .special = SPECIAL_PLAIN};
+        data_args a = {.bigram.context = 512, .special = SPECIAL_PLAIN, .samples = 3};
         const struct argp argp = {
             tasks[i].options, tasks[i].parse, tasks[i].arguments, tasks[i].help, NULL, NULL, NULL};
         char program[64];

@@ -8,9 +8,9 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/tokenizer_parts.h"
+#include "data/pipe.h"
 #include "text/tokenizer.h"
 #include <argp.h>
-#include <fts.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -44,6 +44,8 @@ static error_t take_train(int key, char *value, struct argp_state *state)
         a->train.threads = (int)MIN(count_option(state, "threads", value, 1), INT32_MAX);
     else if (key == 'm')
         a->train.memory_bytes = count_option(state, "memory", value, 1);
+    else if (key == 'F')
+        a->field = value;
     else if (key == 'f')
         a->train.min_frequency = count_option(state, "min-frequency", value, 1);
     else if (key == 's' && a->train.special_count == MOST_SPECIALS)
@@ -156,32 +158,34 @@ static void show_progress(void *context, const char *stage, i64 done, i64 total)
         fprintf(stderr, "\r%s %s\033[K", stage, show_bytes((double)done, bytes));
 }
 
-static status add_file(bpe_trainer *b, const char *path)
+static status add_document(void *trainer, i64 slot, const pipe_document *d)
 {
-    file_map m;
-    TRY(file_map_open(path, &m));
-    status s = bpe_trainer_add(b, (const char *)m.data, m.bytes);
-    file_map_close(&m);
-    return wrap(s, "%s", path);
+    (void)slot;
+    return bpe_trainer_add(trainer, (const char *)d->text, (size_t)d->bytes);
 }
 
-static int by_name(const FTSENT **a, const FTSENT **b) { return strcmp((*a)->fts_name, (*b)->fts_name); }
-
-/* All .txt files under PATH, in order of name. */
-static status add_folder(bpe_trainer *b, char *path)
+/* All documents of the paths, cut as `keel train` cuts them. */
+static status add_paths(const arguments *a, bpe_trainer *b)
 {
-    i64 files = 0;
-    FTS *walk = fts_open((char *[]){path, NULL}, FTS_LOGICAL | FTS_NOCHDIR, by_name);
-    if (!walk) return fail(ERR_IO, "%s: cannot read the folder", path);
+    sources files = {0};
+    read_rules rules = {.cut = {.kind = CUT_AUTO}, .field = a->field};
     status s = OK;
-    for (FTSENT *e; !s && (e = fts_read(walk));) {
-        if (e->fts_info == FTS_DNR || e->fts_info == FTS_ERR || e->fts_info == FTS_NS)
-            s = fail(ERR_IO, "%s: cannot read: %s", e->fts_path, strerror(e->fts_errno));
-        bool text = e->fts_namelen > 4 && !strcmp(e->fts_name + e->fts_namelen - 4, ".txt");
-        if (e->fts_info == FTS_F && text) files++, s = add_file(b, e->fts_path);
-    }
-    fts_close(walk);
-    if (!s && !files) s = fail(ERR_INPUT, "%s: the folder holds no .txt file", path);
+    for (int i = 0; !s && i < a->path_count; i++) s = sources_find(&files, a->paths[i], false);
+    for (i64 i = 0; !s && i < files.count; i++)
+        if (files.file[i].kind == SOURCE_TOKENS)
+            s = fail(ERR_INPUT, "%s: it holds tokens, not text; a tokenizer is trained on text",
+                     files.file[i].path);
+    if (!s)
+        s = pipe_run(&(pipe_options){.files = &files,
+                                     .rules = &rules,
+                                     .threads = a->train.threads,
+                                     .context = b,
+                                     .take = add_document},
+                     NULL);
+    if (!s && files.empty + files.binary + files.hidden)
+        fprintf(stderr, "passed over: %" PRId64 " empty, %" PRId64 " binary, %" PRId64 " hidden files\n",
+                files.empty, files.binary, files.hidden);
+    sources_free(&files);
     return s;
 }
 
@@ -217,8 +221,7 @@ static void report(const arguments *a, const tokenizer *t, const bpe_stats *n)
 
 static status train_on(arguments *a, bpe_trainer *b)
 {
-    for (int i = 0; i < a->path_count; i++)
-        TRY(path_is_dir(a->paths[i]) ? add_folder(b, a->paths[i]) : add_file(b, a->paths[i]));
+    TRY(add_paths(a, b));
     bpe_stats n;
     tokenizer *t;
     TRY(bpe_trainer_finish(b, &t, &n));
@@ -368,6 +371,7 @@ static const struct argp_option train_options[] = {
     {"threads", 't', "N", 0, "threads (all)", 0},
     {"memory", 'm', "BYTES", 0, "cap on the tables' memory; beyond it rare words are forgotten (2Gi)", 0},
     {"min-frequency", 'f', "N", 0, "pairs rarer than this are not merged (2)", 0},
+    {"field", 'F', "NAME", 0, "the field of JSONL records that holds the text (text)", 0},
     {0}};
 #define OPTION_TOKENIZER                                                                                     \
     {                                                                                                        \
@@ -406,8 +410,8 @@ static const struct part {
 } parts[] = {
     {"train",
      "learn a tokenizer from text",
-     {train_options, take_train, "FILE...", "Learns a tokenizer from files, and folders of .txt files.", 0, 0,
-      0},
+     {train_options, take_train, "FILE...",
+      "Learns a tokenizer from files, folders and patterns: text and JSONL, also as .gz and .zst.", 0, 0, 0},
      run_train},
     {"encode",
      "text on standard input to ids",

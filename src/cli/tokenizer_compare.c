@@ -2,8 +2,8 @@
  *
  *     keel tokenizer compare gpt2.json mine.json corpus/held-out.txt
  */
-#include "base/file.h"
 #include "cli/tokenizer_parts.h"
+#include "data/pipe.h"
 #include "text/compare.h"
 #include <inttypes.h>
 #include <jansson.h>
@@ -34,19 +34,30 @@ static void side_close(side *s)
 
 static double over(double a, double b) { return b > 0 ? a / b : 0; }
 
+static status compare_document(void *sides, i64 slot, const pipe_document *d)
+{
+    side *s = sides;
+    (void)slot;
+    for (int k = 0; k < 2; k++)
+        TRY(wrap(fertility_add(&s[k].f, s[k].e, s[k].t, (const char *)d->text, (size_t)d->bytes, s[k].used),
+                 "%s", s[k].path));
+    return OK;
+}
+
 static status measure(side s[2], char **paths, int n)
 {
-    for (int i = 0; i < n; i++) {
-        char *text;
-        size_t bytes;
-        TRY(file_read(paths[i], &text, &bytes));
-        status failed = OK;
-        for (int k = 0; k < 2 && !failed; k++)
-            failed = wrap(fertility_add(&s[k].f, s[k].e, s[k].t, text, bytes, s[k].used), "%s: %s", s[k].path,
-                          paths[i]);
-        mem_free(text);
-        if (failed) return failed;
-    }
+    sources files = {0};
+    read_rules rules = {.cut = {.kind = CUT_AUTO}};
+    status failed = OK;
+    for (int i = 0; !failed && i < n; i++) failed = sources_find(&files, paths[i], false);
+    for (i64 i = 0; !failed && i < files.count; i++)
+        if (files.file[i].kind == SOURCE_TOKENS)
+            failed = fail(ERR_INPUT, "%s: it holds tokens, not text", files.file[i].path);
+    if (!failed)
+        failed = pipe_run(
+            &(pipe_options){.files = &files, .rules = &rules, .context = s, .take = compare_document}, NULL);
+    sources_free(&files);
+    TRY(failed);
     if (!s[0].f.bytes) return fail(ERR_INPUT, "%s: no text in it", paths[0]);
     for (int k = 0; k < 2; k++)
         for (i64 id = 0; id < tokenizer_vocab(s[k].t); id++) s[k].used_count += s[k].used[id];

@@ -6,7 +6,7 @@
 enum { MOST_SPECIALS = 1024 };
 
 typedef struct tokenizer_args {
-    const char *tokenizer, *out, *special, *chat;
+    const char *tokenizer, *out, *special, *chat, *field;
     char **paths;
     int path_count;
     bool lines, json, answer, template;

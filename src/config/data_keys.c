@@ -3,7 +3,8 @@
 
 const config_key data_keys[] = {
     {"data.train", KEY_LIST, "[]",
-     .help = "the training data: a path (file or folder of text, or shards), or a list of {path, weight}"},
+     .help = "the training data: a path (a file, folder or pattern of text, JSONL or tokens, or shards), or "
+             "a list of {path, weight}"},
     {"data.train[].path", KEY_STRING, "",
      .help = "a file, or a folder whose files are read in order of name"},
     {"data.train[].weight", KEY_NUMBER, "1", .min = 1e-9, .max = 1e9,
@@ -22,6 +23,8 @@ const config_key data_keys[] = {
      .help = "where plain text is cut into documents: a file each, at blank lines, or at a line that is this "
              "text; "
              "auto: by the kind of file"},
+    {"data.field", KEY_STRING, "text",
+     .help = "the field of JSONL records that holds the text; dots lead into objects"},
     {"data.special", KEY_CHOICE, "plain", "plain allowed forbid",
      .help =
          "what the text of a special token in the data is: ordinary text, the special token, or an error"},

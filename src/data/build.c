@@ -1,29 +1,27 @@
 /* Building a data set: plan, encode in batches on all cores, write shards in order, rename into place.
  *
- * A batch is a few MiB of documents read with pread (a file that shrinks meanwhile is then an error, not a
- * signal); its documents are encoded in parallel, each by one thread, and appended in the order of the plan,
- * so that the result cannot depend on the number of threads. */
+ * The files are read twice (a pipe each time, see pipe.h): the plan's reading finds documents, chooses
+ * validation and drops duplicates, this one encodes them. A document that is not what the plan saw is an
+ * error. Documents are encoded in parallel, each by one thread, and appended in the order of the plan, so
+ * that the result cannot depend on the number of threads. */
 #define _GNU_SOURCE
 #include "base/file.h"
 #include "data/manifest.h"
 #include "data/plan.h"
 #include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
-enum { BATCH_BYTES = 8 << 20, BATCH_DOCUMENTS = 1 << 16 };
 static const i64 SHARD_TOKENS = (i64)1 << 25;
 
 typedef struct encoded {
-    const plan_document *document;
-    i64 text, ids, count; // where its bytes are in the batch, its ids in the thread's buffer
+    i64 ids, count, bytes; // ids in the thread's buffer; bytes of text
     int thread;
-    status failed;
 } encoded;
 
 typedef struct worker {
@@ -40,88 +38,82 @@ typedef struct builder {
     manifest m;
     shard_builder *shard[DATA_SPLITS];
     worker *worker;
-    int threads, fd;
-    i64 open_file; // index of the file FD belongs to, or -1
-    u8 *text;
-    i64 text_capacity, done_bytes, done_documents, done_tokens;
-    encoded *batch;
+    int threads;
+    i64 source; // whose tokens the open shard of the train split holds
+    i64 done_documents, done_tokens;
+    encoded *batch; // [PIPE_DOCUMENTS]
 } builder;
 
-/* ---- one batch */
+/* ---- one document */
 
-static const char *file_of(const builder *b, const plan_document *d)
+static status keep_ids(worker *w, const i32 *ids, i64 count, encoded *e)
 {
-    return b->plan->files.file[d->file].path;
-}
-
-static status read_document(builder *b, const plan_document *d, u8 *out)
-{
-    const char *path = file_of(b, d);
-    if (b->open_file != d->file) {
-        if (b->fd >= 0) close(b->fd);
-        b->fd = open(path, O_RDONLY | O_CLOEXEC);
-        b->open_file = d->file;
-        if (b->fd < 0) return fail(ERR_IO, "%s: cannot open: %s", path, strerror(errno));
-    }
-    for (i64 got = 0; got < d->bytes;) {
-        ssize_t n = pread(b->fd, out + got, (size_t)MIN(d->bytes - got, (i64)1 << 30), d->start + got);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return fail(ERR_IO, "%s: cannot read: %s", path, strerror(errno));
-        if (!n)
-            return fail(ERR_INPUT, "%s: became shorter while being read; run again when it is complete",
-                        path);
-        got += n;
-    }
-    return OK;
-}
-
-/* Reads documents from FIRST on until the batch is full: *count of them. */
-static status fill_batch(builder *b, i64 first, i64 *count)
-{
-    i64 n = 0, bytes = 0;
-    for (; n < BATCH_DOCUMENTS && first + n < b->plan->count && (!n || bytes < BATCH_BYTES); n++) {
-        const plan_document *d = &b->plan->document[first + n];
-        if (bytes + d->bytes > b->text_capacity) {
-            i64 capacity = MAX(bytes + d->bytes, b->text_capacity * 2);
-            u8 *bigger = realloc(b->text, (size_t)capacity);
-            if (!bigger)
-                return fail(ERR_MEMORY, "%s: cannot allocate %.1f MiB for a document", file_of(b, d),
-                            (double)capacity / (1 << 20));
-            b->text = bigger, b->text_capacity = capacity;
-        }
-        TRY(read_document(b, d, b->text + bytes));
-        b->batch[n] = (encoded){.document = d, .text = bytes};
-        bytes += d->bytes;
-    }
-    *count = n;
-    return OK;
-}
-
-static status encode_one(builder *b, worker *w, encoded *e)
-{
-    const i32 *ids;
-    TRY(b->t->encode(w->encoder, b->text + e->text, e->document->bytes, &ids, &e->count));
-    if (w->count + e->count > w->capacity) {
-        i64 capacity = MAX(w->count + e->count, w->capacity * 2);
+    if (w->count + count > w->capacity) {
+        i64 capacity = MAX(w->count + count, w->capacity * 2);
         i32 *bigger = realloc(w->ids, (size_t)capacity * sizeof *bigger);
         if (!bigger)
             return fail(ERR_MEMORY, "cannot allocate %.1f MiB for tokens", (double)capacity / (1 << 18));
         w->ids = bigger, w->capacity = capacity;
     }
-    e->ids = w->count;
-    for (i64 i = 0; i < e->count; i++)
+    e->ids = w->count, e->count = count;
+    if (count) memcpy(w->ids + w->count, ids, (size_t)count * sizeof *ids);
+    w->count += count;
+    return OK;
+}
+
+/* Tokens of another program's shard: theirs must be this tokenizer's. */
+static status take_tokens(builder *b, worker *w, const u8 *data, i64 bytes, encoded *e)
+{
+    const i32 *ids = (const i32 *)(const void *)data;
+    e->bytes = 0;
+    for (i64 i = 0; i < bytes / 4; i++) {
+        if (ids[i] < 0 || ids[i] >= b->t->vocab)
+            return fail(ERR_INPUT,
+                        "id %d at its token %lld, but the tokenizer has %lld: were they made by another?",
+                        ids[i], (long long)i, (long long)b->t->vocab);
+        e->bytes += b->t->token_bytes[ids[i]];
+    }
+    return keep_ids(w, ids, bytes / 4, e);
+}
+
+static status encode_text(builder *b, int thread, const pipe_document *d, const u8 *text, i64 bytes,
+                          encoded *e)
+{
+    worker *w = &b->worker[thread];
+    const i32 *ids;
+    i64 count;
+    *e = (encoded){.thread = thread, .bytes = bytes};
+    if (d->f->kind == SOURCE_TOKENS) return take_tokens(b, w, text, bytes, e);
+    TRY(b->t->encode(w->encoder, text, bytes, &ids, &count));
+    for (i64 i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= b->t->vocab)
             return fail(ERR_INPUT, "the tokenizer gave id %d, but it has %lld", ids[i],
                         (long long)b->t->vocab);
-    if (e->count) memcpy(w->ids + w->count, ids, (size_t)e->count * sizeof *ids);
-    w->count += e->count;
-    return OK;
+    return keep_ids(w, ids, count, e);
+}
+
+static bool is_tail(const builder *b, const pipe_document *d)
+{
+    return b->plan->validation_is_tail && d->number == b->plan->tail;
+}
+
+static status encode_one(void *context, int thread, i64 slot, const pipe_document *d)
+{
+    builder *b = context;
+    const plan_document *known = d->number < b->plan->count ? &b->plan->document[d->number] : NULL;
+    if (!known || known->bytes != d->bytes || known->hash != XXH3_64bits(d->text, (size_t)d->bytes))
+        return fail(ERR_INPUT, "it changed while being read; run again when it is complete");
+    if (known->split == PLAN_DUPLICATE || is_tail(b, d)) return OK;
+    return encode_text(b, thread, d, d->text, d->bytes, &b->batch[slot]);
 }
 
 static status close_shard(builder *b, data_split k)
 {
     shard_builder *s = b->shard[k];
-    manifest_shard entry = {shard_builder_tokens(s), shard_builder_documents(s), shard_builder_bytes(s), 0};
+    manifest_shard entry = {.tokens = shard_builder_tokens(s),
+                            .documents = shard_builder_documents(s),
+                            .bytes = shard_builder_bytes(s),
+                            .source = k == DATA_TRAIN ? b->source : 0};
     if (!entry.documents) return OK;
     char *path = shard_path(b->folder, k, b->m.split[k].count);
     if (!path) return fail(ERR_MEMORY, "out of memory");
@@ -131,47 +123,67 @@ static status close_shard(builder *b, data_split k)
     return manifest_add_shard(&b->m, k, entry);
 }
 
-static status append(builder *b, const encoded *e)
+static status append(builder *b, data_split k, const encoded *e)
 {
-    const data_split k = e->document->split;
     const i64 limit = b->o->shard_tokens ? b->o->shard_tokens : SHARD_TOKENS;
-    TRY(shard_add(b->shard[k], b->worker[e->thread].ids + e->ids, e->count, b->t->eos, e->document->bytes));
-    b->done_bytes += e->document->bytes, b->done_documents++, b->done_tokens += e->count + 1;
+    TRY(shard_add(b->shard[k], b->worker[e->thread].ids + e->ids, e->count, b->t->eos, e->bytes));
+    b->done_documents++, b->done_tokens += e->count + 1;
     return shard_builder_tokens(b->shard[k]) >= limit ? close_shard(b, k) : OK;
 }
 
-static status encode_batch(builder *b, i64 count)
+/* The document whose end is the validation text: both parts here, on one thread. */
+static status append_tail(builder *b, const pipe_document *d)
 {
+    const i64 cut = b->plan->tail_cut;
+    encoded e;
+    TRY(encode_text(b, 0, d, d->text, cut, &e));
+    TRY(append(b, DATA_TRAIN, &e));
+    TRY(encode_text(b, 0, d, d->text + cut, d->bytes - cut, &e));
+    return append(b, DATA_VALIDATION, &e);
+}
+
+static status append_one(void *context, i64 slot, const pipe_document *d)
+{
+    builder *b = context;
+    const i32 split = b->plan->document[d->number].split;
+    if (split == PLAN_DUPLICATE) return OK;
+    if (split == DATA_TRAIN && d->f->source != b->source) { // a shard holds one part of a mixture
+        TRY(close_shard(b, DATA_TRAIN));
+        b->source = d->f->source;
+    }
+    return is_tail(b, d) ? append_tail(b, d) : append(b, (data_split)split, &b->batch[slot]);
+}
+
+/* Behind a batch: its ids are all in shards. */
+static bool tell(void *context, i64 bytes_done)
+{
+    builder *b = context;
     for (int i = 0; i < b->threads; i++) b->worker[i].count = 0;
-#pragma omp parallel for schedule(dynamic, 8) num_threads(b->threads)
-    for (i64 i = 0; i < count; i++) {
-        encoded *e = &b->batch[i];
-        e->thread = omp_get_thread_num();
-        e->failed = encode_one(b, &b->worker[e->thread], e);
-    }
-    status s = OK;
-    for (i64 i = 0; i < count; i++) {
-        encoded *e = &b->batch[i];
-        if (s)
-            status_drop(e->failed);
-        else if (e->failed)
-            s = wrap(e->failed, "%s: document at byte %lld", file_of(b, e->document),
-                     (long long)e->document->start);
-        else
-            s = append(b, e);
-    }
-    return s;
+    build_progress now = {"encoding", bytes_done, b->plan->files.bytes, b->done_documents, b->done_tokens};
+    return !b->o->progress || b->o->progress(b->o->progress_context, &now);
 }
 
 static status encode_all(builder *b)
 {
-    for (i64 first = 0, count = 0; first < b->plan->count; first += count) {
-        TRY(fill_batch(b, first, &count));
-        TRY(encode_batch(b, count));
-        build_progress now = {"encoding", b->done_bytes, b->plan->bytes, b->done_documents, b->done_tokens};
-        if (b->o->progress && !b->o->progress(b->o->progress_context, &now))
-            return fail(ERR_STOPPED, "stopped; %s is as it was before", b->o->out);
+    status s = pipe_run(&(pipe_options){.files = &b->plan->files,
+                                        .rules = &b->plan->rules,
+                                        .threads = b->threads,
+                                        .context = b,
+                                        .work = encode_one,
+                                        .take = append_one,
+                                        .tell = tell},
+                        NULL);
+    if (s && s->code == ERR_STOPPED) {
+        status_drop(s);
+        return fail(ERR_STOPPED, "stopped; %s is as it was before", b->o->out);
     }
+    TRY(s);
+    const i64 planned = b->plan->count - b->plan->duplicates + b->plan->validation_is_tail;
+    if (b->done_documents != planned)
+        return fail(ERR_INPUT,
+                    "%s: %lld documents were read, %lld before: the files changed; run again when they are "
+                    "complete",
+                    b->plan->files.file[0].path, (long long)b->done_documents, (long long)planned);
     for (int k = 0; k < DATA_SPLITS; k++) TRY(close_shard(b, k));
     return OK;
 }
@@ -200,11 +212,10 @@ static status write_folder(builder *b)
 
 static status builder_open(builder *b)
 {
-    b->fd = -1, b->open_file = -1;
     b->m.info = (shard_info){b->t->hash, b->t->vocab, b->t->eos};
     b->threads = b->o->threads > 0 ? b->o->threads : omp_get_max_threads();
     TRY(mem_alloc((size_t)b->threads * sizeof(worker), "encoders", &b->worker));
-    TRY(mem_alloc(BATCH_DOCUMENTS * sizeof(encoded), "a batch of documents", &b->batch));
+    TRY(mem_alloc(PIPE_DOCUMENTS * sizeof(encoded), "a batch of documents", &b->batch));
     for (int i = 0; i < b->threads; i++) TRY(b->t->open(b->t->context, &b->worker[i].encoder));
     for (int k = 0; k < DATA_SPLITS; k++) TRY(shard_builder_open(shard_width(b->t->vocab), &b->shard[k]));
     return OK;
@@ -217,11 +228,9 @@ static void builder_close(builder *b)
         free(b->worker[i].ids);
     }
     for (int k = 0; k < DATA_SPLITS; k++) shard_builder_close(b->shard[k]);
-    if (b->fd >= 0) close(b->fd);
     manifest_free(&b->m);
     mem_free(b->worker);
     mem_free(b->batch);
-    free(b->text);
 }
 
 /* A string of JSON; one that is not UTF-8 gets its bytes from 128 on as \xNN. NULL without memory. */
@@ -245,15 +254,18 @@ static json_t *make_recipe(const build_options *o, const token_source *t, const 
     json_t *list = json_array();
     for (i64 i = 0; i < files->count; i++) {
         const source_file *f = &files->file[i];
-        json_array_append_new(list, json_pack("{s:o, s:I, s:I, s:s}", "path", json_bytes(f->path), "bytes",
-                                              (json_int_t)f->bytes, "modified_ns", (json_int_t)f->modified_ns,
-                                              "split", data_split_name[f->validation]));
+        json_array_append_new(
+            list, json_pack("{s:o, s:I, s:I, s:s, s:I}", "path", json_bytes(f->path), "bytes",
+                            (json_int_t)f->bytes, "modified_ns", (json_int_t)f->modified_ns, "split",
+                            data_split_name[f->validation], "source", (json_int_t)f->source));
     }
-    return json_pack("{s:o, s:o, s:s, s:s, s:I, s:o}", "document",
+    return json_pack("{s:o, s:o, s:o, s:s, s:s, s:s, s:I, s:o}", "document",
                      json_bytes(o->document ? o->document : "auto"), "validation",
-                     json_bytes(o->validation ? o->validation : "1%"), "special",
-                     o->special ? o->special : "plain", "tokenizer", hash, "shard_tokens",
-                     (json_int_t)(o->shard_tokens ? o->shard_tokens : SHARD_TOKENS), "files", list);
+                     json_bytes(o->validation ? o->validation : "1%"), "field",
+                     json_bytes(o->field && *o->field ? o->field : "text"), "dedup",
+                     o->dedup ? o->dedup : "none", "special", o->special ? o->special : "plain", "tokenizer",
+                     hash, "shard_tokens", (json_int_t)(o->shard_tokens ? o->shard_tokens : SHARD_TOKENS),
+                     "files", list);
 }
 
 static void fill_result(build_result *r, const build_plan *p, const manifest *m)
@@ -263,6 +275,8 @@ static void fill_result(build_result *r, const build_plan *p, const manifest *m)
                         .empty = p->files.empty,
                         .binary = p->files.binary,
                         .hidden = p->files.hidden,
+                        .blank = p->blank,
+                        .duplicates = p->duplicates,
                         .validation_is_tail = p->validation_is_tail};
     for (int k = 0; k < DATA_SPLITS; k++)
         r->documents[k] = m->split[k].documents, r->tokens[k] = m->split[k].tokens,
@@ -410,7 +424,8 @@ status dataset_build(const build_options *o, const token_source *t, build_result
     status s = plan_find(o, &plan);
     if (!s && !(recipe = make_recipe(o, t, &plan.files))) s = fail(ERR_MEMORY, "out of memory");
     if (!s) s = check_out(o, recipe, &plan, &r, &replace);
-    if (!s && !r.reused) s = plan_cut(o, &plan);
+    const i32 *ends = t->ends ? t->ends : &t->eos;
+    if (!s && !r.reused) s = plan_cut(o, ends, t->ends ? t->end_count : 1, &plan);
     if (!s && !r.reused) s = build_into(o, t, &plan, recipe, out, replace, &r);
     if (!s && result) *result = r;
     if (recipe) json_decref(recipe);

@@ -145,9 +145,27 @@ u64 dataset_hash(const dataset *d)
 {
     u64 h = mix(mix(mix(1, d->m.info.tokenizer), (u64)d->m.info.vocab), (u64)d->m.info.eos);
     for (int k = 0; k < DATA_SPLITS; k++)
-        for (i64 i = -1; i < d->m.split[k].count; i++)
+        for (i64 i = -1; i < d->m.split[k].count; i++) {
             h = mix(h, i < 0 ? (u64)d->m.split[k].count : d->m.split[k].shard[i].hash);
+            if (i >= 0 && d->m.split[k].shard[i].source) h = mix(h, (u64)d->m.split[k].shard[i].source);
+        }
     return h;
+}
+
+i64 dataset_sources(const dataset *d)
+{
+    const manifest_split *s = &d->m.split[DATA_TRAIN];
+    return s->count ? s->shard[s->count - 1].source + 1 : 1;
+}
+
+void dataset_source(const dataset *d, i64 source, i64 *start, i64 *tokens)
+{
+    const manifest_split *s = &d->m.split[DATA_TRAIN];
+    i64 i = 0;
+    *tokens = 0;
+    while (i < s->count && s->shard[i].source < source) i++;
+    *start = d->split[DATA_TRAIN].token[i];
+    for (; i < s->count && s->shard[i].source == source; i++) *tokens += s->shard[i].tokens;
 }
 
 status dataset_check_tokenizer(const dataset *d, u64 hash, const char *name)

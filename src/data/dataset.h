@@ -47,6 +47,9 @@ void dataset_read(const dataset *d, data_split split, i64 at, i64 n, i32 *out);
 i64 dataset_document_after(const dataset *d, data_split split, i64 at);
 /* Document I: where it starts and its tokens (EOS included), bytes of its text. */
 void dataset_document(const dataset *d, data_split split, i64 i, i64 *start, i64 *tokens, i64 *bytes);
+/* The parts of a mixture: how many (1 without), and which tokens of the train split each holds. */
+i64 dataset_sources(const dataset *d);
+void dataset_source(const dataset *d, i64 i, i64 *start, i64 *tokens);
 
 /* ---- building */
 /* What the builder asks of a tokenizer (data/tokens.h makes one from a tokenizer; tests use a toy). */
@@ -61,6 +64,8 @@ typedef struct token_source {
     // Ids of TEXT; they belong to the encoder until its next call.
     status (*encode)(void *encoder, const u8 *text, i64 bytes, const i32 **ids, i64 *count);
     void (*close)(void *encoder); // NULL allowed
+    const i32 *ends;              // ids that stand between the documents of foreign shards; NULL: eos
+    i64 end_count;
 } token_source;
 
 typedef struct build_progress {
@@ -69,10 +74,13 @@ typedef struct build_progress {
 } build_progress;
 
 typedef struct build_options {
-    const char *const *train; // files and folders
+    const char *const *train; // files, folders and patterns: text, JSONL, tokens of other programs
     i64 train_count;
     const char *validation; // "1%" (default), "0" none, or a path
     const char *document;   // see document.h; default auto
+    const char *field;      // of JSONL; default text
+    const char *dedup;      // none (default), exact, minhash: see dedup.h
+    bool mixture;           // the paths of TRAIN are the parts of a mixture: their tokens stay apart
     const char *special;    // recorded in the recipe; default plain
     const char *out;        // the folder to make
     bool replace;           // an existing data set in OUT that was built otherwise is replaced, not refused
@@ -85,6 +93,7 @@ typedef struct build_options {
 typedef struct build_result {
     bool reused; // OUT was already built from the same files in the same way: nothing was done
     i64 files, empty, binary, hidden; // taken; passed over in folders
+    i64 blank, duplicates;            // documents passed over: records without text; by dedup
     i64 documents[DATA_SPLITS], tokens[DATA_SPLITS], bytes[DATA_SPLITS];
     bool validation_is_tail; // no document fell into validation, so the end of the longest one was held out
 } build_result;

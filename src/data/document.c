@@ -2,10 +2,12 @@
 #define _GNU_SOURCE
 #include "data/document.h"
 #include "data/dataset.h"
+#include "data/stream.h"
+#include "data/token_file.h"
 #include "text/utf8.h"
 #include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <glob.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +36,17 @@ bool looks_binary(const u8 *data, i64 bytes)
     return strange * 20 > n;
 }
 
+static source_kind kind_of(const char *path)
+{
+    static const char *const jsonl[] = {".jsonl", ".ndjson"};
+    const i64 n = packing_name(path);
+    for (i64 i = 0; i < COUNT(jsonl); i++) {
+        const i64 k = (i64)strlen(jsonl[i]);
+        if (n > k && !strncmp(path + n - k, jsonl[i], (size_t)k)) return SOURCE_JSONL;
+    }
+    return token_file_kind(path) == TOKENS_NONE ? SOURCE_TEXT : SOURCE_TOKENS;
+}
+
 static status add_file(sources *list, const char *path, const struct stat *st, bool validation)
 {
     if (list->count == list->capacity) {
@@ -45,8 +58,9 @@ static status add_file(sources *list, const char *path, const struct stat *st, b
     }
     char *copy = strdup(path);
     if (!copy) return fail(ERR_MEMORY, "%s: out of memory", path);
-    list->file[list->count++] = (source_file){
-        copy, st->st_size, st->st_mtim.tv_sec * (i64)1000000000 + st->st_mtim.tv_nsec, validation};
+    list->file[list->count++] =
+        (source_file){copy,       st->st_size,   st->st_mtim.tv_sec * (i64)1000000000 + st->st_mtim.tv_nsec,
+                      validation, kind_of(path), list->source};
     list->bytes += st->st_size;
     return OK;
 }
@@ -56,22 +70,24 @@ static status cannot_read(const char *path, int number)
     return fail(ERR_IO, "%s: cannot read: %s; check its permissions", path, strerror(number));
 }
 
-static status file_is_binary(const char *path, bool *binary)
+static status file_is_binary(const char *path, i64 size, bool *binary)
 {
     u8 sample[SAMPLE_BYTES];
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return cannot_read(path, errno);
-    ssize_t n;
-    do n = read(fd, sample, sizeof sample);
-    while (n < 0 && errno == EINTR);
-    int number = errno;
-    struct stat st;
-    i64 bytes = fstat(fd, &st) ? n : st.st_size;
-    close(fd);
-    if (n < 0) return cannot_read(path, number);
-    // Beyond the sample only the size matters (a sequence cut by its end); the rest is not read.
-    *binary = looks_binary(sample, n < SAMPLE_BYTES ? n : MAX(bytes, (i64)n));
-    return OK;
+    byte_stream *stream;
+    size_t n = 0, got = 1;
+    *binary = false;
+    if (token_file_kind(path) != TOKENS_NONE) return OK;
+    TRY(stream_open(path, &stream));
+    status s = OK;
+    while (!s && got && n < SAMPLE_BYTES) {
+        s = stream_read(stream, sample + n, SAMPLE_BYTES - n, &got);
+        n += got;
+    }
+    stream_close(stream);
+    // Beyond the sample only whether there is more matters (a sequence cut by its end); the rest is not read.
+    if (n == SAMPLE_BYTES && (packing_of(path) || size > SAMPLE_BYTES)) size = SAMPLE_BYTES + 1;
+    if (!s) *binary = looks_binary(sample, n < SAMPLE_BYTES ? (i64)n : size);
+    return s;
 }
 
 static status walk(sources *list, const char *folder, bool validation);
@@ -88,8 +104,9 @@ static status take_entry(sources *list, const char *path, const struct dirent *e
         return S_ISLNK(link.st_mode) || dataset_is(path) ? OK : walk(list, path, validation);
     if (!S_ISREG(st.st_mode)) return OK;
     if (!st.st_size) return list->empty++, OK;
+    if (token_file_kind(path) == TOKENS_INDEX) return OK; // goes with its .bin
     bool binary;
-    TRY(file_is_binary(path, &binary));
+    TRY(file_is_binary(path, st.st_size, &binary));
     if (binary) return list->binary++, OK;
     return add_file(list, path, &st, validation);
 }
@@ -98,6 +115,8 @@ static int by_bytes(const struct dirent **a, const struct dirent **b)
 {
     return strcmp((*a)->d_name, (*b)->d_name);
 }
+
+static int by_name(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 static status walk(sources *list, const char *folder, bool validation)
 {
@@ -124,7 +143,7 @@ static status take_named_file(sources *list, const char *path, const struct stat
         return fail(ERR_INPUT, "%s: neither a file nor a folder; save its text to a file first", path);
     if (!st->st_size) return fail(ERR_INPUT, "%s: the file is empty; name a file with text", path);
     bool binary;
-    TRY(file_is_binary(path, &binary));
+    TRY(file_is_binary(path, st->st_size, &binary));
     if (binary)
         return fail(ERR_INPUT,
                     "%s: a binary file (NUL bytes, over 5 %% of its bytes are no text); unpack it or convert "
@@ -133,11 +152,31 @@ static status take_named_file(sources *list, const char *path, const struct stat
     return add_file(list, path, st, validation);
 }
 
+/* All that a pattern matches; each must stand as if it had been named. */
+static status find_all(sources *list, const char *pattern, bool validation)
+{
+    glob_t found;
+    int r = glob(pattern, GLOB_NOSORT, NULL, &found);
+    if (r == GLOB_NOMATCH)
+        return fail(ERR_INPUT, "%s: nothing matches this pattern; check the path", pattern);
+    if (r)
+        return r == GLOB_NOSPACE ? fail(ERR_MEMORY, "%s: out of memory", pattern)
+                                 : cannot_read(pattern, EACCES);
+    qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv, by_name);
+    status s = OK;
+    for (size_t i = 0; !s && i < found.gl_pathc; i++)
+        if (token_file_kind(found.gl_pathv[i]) != TOKENS_INDEX)
+            s = sources_find(list, found.gl_pathv[i], validation);
+    globfree(&found);
+    return s;
+}
+
 status sources_find(sources *list, const char *path, bool validation)
 {
     struct stat st;
     if (!*path) return fail(ERR_INPUT, "the path of the corpus is empty; name a file or a folder of text");
     if (stat(path, &st)) {
+        if (errno == ENOENT && strpbrk(path, "*?[")) return find_all(list, path, validation);
         if (errno == ENOENT || errno == ENOTDIR)
             return fail(ERR_INPUT, "%s: no such file or folder; check the path", path);
         return cannot_read(path, errno);
@@ -228,8 +267,9 @@ bool document_next(cut_rule rule, const u8 *data, i64 bytes, i64 *at, i64 *start
 {
     if (*at >= bytes) return false;
     if (rule.kind == CUT_STRING) return next_by_string(rule.string, data, bytes, at, start, end);
-    if (rule.kind == CUT_BLANK_LINE || (rule.kind == CUT_AUTO && bytes > CUT_AUTO_BYTES))
-        return next_by_blank_line(rule.kind == CUT_AUTO, data, bytes, at, start, end);
+    if (rule.kind == CUT_AUTO && bytes > CUT_AUTO_BYTES) rule.kind = CUT_UNINDENTED;
+    if (rule.kind == CUT_BLANK_LINE || rule.kind == CUT_UNINDENTED)
+        return next_by_blank_line(rule.kind == CUT_UNINDENTED, data, bytes, at, start, end);
     *start = 0, *end = *at = bytes;
     return true;
 }

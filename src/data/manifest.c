@@ -82,10 +82,11 @@ static json_t *split_json(const manifest_split *s)
 {
     json_t *shards = json_array();
     for (i64 i = 0; i < s->count; i++)
-        json_array_append_new(shards,
-                              json_pack("{s:I, s:I, s:I, s:o}", "tokens", (json_int_t)s->shard[i].tokens,
-                                        "documents", (json_int_t)s->shard[i].documents, "bytes",
-                                        (json_int_t)s->shard[i].bytes, "xxh3", hash_json(s->shard[i].hash)));
+        json_array_append_new(
+            shards, json_pack("{s:I, s:I, s:I, s:o, s:o*}", "tokens", (json_int_t)s->shard[i].tokens,
+                              "documents", (json_int_t)s->shard[i].documents, "bytes",
+                              (json_int_t)s->shard[i].bytes, "xxh3", hash_json(s->shard[i].hash), "source",
+                              s->shard[i].source ? json_integer((json_int_t)s->shard[i].source) : NULL));
     return json_pack("{s:I, s:I, s:I, s:o}", "tokens", (json_int_t)s->tokens, "documents",
                      (json_int_t)s->documents, "bytes", (json_int_t)s->bytes, "shards", shards);
 }
@@ -158,6 +159,10 @@ static status read_split(const json_t *object, manifest *m, data_split k)
         TRY(get_i64(o, "documents", 1, INT64_MAX, &s.documents));
         TRY(get_i64(o, "bytes", 0, INT64_MAX, &s.bytes));
         TRY(get_hash(o, "xxh3", &s.hash));
+        s.source = 0;
+        if (json_object_get(o, "source")) TRY(get_i64(o, "source", 0, SHARDS_MAX, &s.source));
+        if (i && s.source < m->split[k].shard[i - 1].source)
+            return damaged("the parts of its mixture are not in order");
         TRY(manifest_add_shard(m, k, s));
     }
     i64 tokens, documents, bytes;

@@ -14,6 +14,7 @@
 typedef struct manifest_shard {
     i64 tokens, documents, bytes;
     u64 hash;
+    i64 source; // of a mixture: the part it belongs to; 0 without one, and never falling
 } manifest_shard;
 
 typedef struct manifest_split {

@@ -6,8 +6,8 @@
  * line if there is one.
  */
 #include "data/plan.h"
-#include "base/file.h"
 #include "base/text.h"
+#include "data/dedup.h"
 #include <stdlib.h>
 #include <string.h>
 #define XXH_INLINE_ALL
@@ -38,43 +38,62 @@ status plan_find(const build_options *o, build_plan *p)
     const char *validation = o->validation ? o->validation : "1%";
     TRY(validation_parse(validation, &share, &is_path));
     if (!o->train_count) return fail(ERR_INPUT, "no corpus; name files or folders of text");
-    for (i64 i = 0; i < o->train_count; i++) TRY(sources_find(&p->files, o->train[i], false));
+    for (i64 i = 0; i < o->train_count; i++) {
+        p->files.source = o->mixture ? i : 0;
+        TRY(sources_find(&p->files, o->train[i], false));
+    }
+    p->files.source = 0;
     if (is_path) TRY(wrap(sources_find(&p->files, validation, true), "data.validation"));
     if (p->files.count > UINT32_MAX) return fail(ERR_INPUT, "over 2^32 files; join some");
+    TRY(cut_rule_parse(o->document ? o->document : "auto", &p->rules.cut));
+    p->rules.field = o->field && *o->field ? o->field : "text";
     return OK;
 }
 
-static status add_document(build_plan *p, plan_document d)
+/* ---- the first reading */
+
+typedef struct planner {
+    build_plan *p;
+    const build_options *o;
+    double share;
+    bool by_hash;
+    u64 *hash; // [PIPE_DOCUMENTS], of this batch
+    deduper *dedup;
+} planner;
+
+static status hash_one(void *context, int thread, i64 slot, const pipe_document *d)
 {
+    planner *w = context;
+    w->hash[slot] = XXH3_64bits(d->text, (size_t)d->bytes);
+    return w->dedup ? deduper_look(w->dedup, thread, slot, d->text, d->bytes, d->f->kind == SOURCE_TOKENS)
+                    : OK;
+}
+
+static status add_document(void *context, i64 slot, const pipe_document *d)
+{
+    planner *w = context;
+    build_plan *p = w->p;
     if (p->count == p->capacity) {
         i64 capacity = p->capacity ? p->capacity * 2 : 1024;
         plan_document *bigger = realloc(p->document, (size_t)capacity * sizeof *bigger);
         if (!bigger) return fail(ERR_MEMORY, "out of memory after %lld documents", (long long)p->count);
         p->document = bigger, p->capacity = capacity;
     }
-    p->document[p->count++] = d;
-    p->bytes += d.bytes;
-    return OK;
+    bool held_out = w->by_hash ? (double)(w->hash[slot] >> 11) * 0x1p-53 < w->share : d->f->validation;
+    p->document[p->count++] =
+        (plan_document){d->bytes, w->hash[slot], (u32)d->file, held_out ? DATA_VALIDATION : DATA_TRAIN};
+    p->bytes += d->bytes;
+    return w->dedup ? deduper_keep(w->dedup, slot) : OK;
 }
 
-static status cut_file(build_plan *p, i64 file, cut_rule rule, double share, bool by_hash)
+static bool tell(void *context, i64 bytes_done)
 {
-    const source_file *f = &p->files.file[file];
-    file_map map;
-    TRY(file_map_open(f->path, &map));
-    status s = OK;
-    if ((i64)map.bytes != f->bytes)
-        s = fail(ERR_INPUT, "%s: changed while being read; run again when it is complete", f->path);
-    i64 at = 0, start, end;
-    while (!s && document_next(rule, map.data, (i64)map.bytes, &at, &start, &end)) {
-        u64 hash = XXH3_64bits(map.data + start, (size_t)(end - start));
-        bool held_out = by_hash ? (double)(hash >> 11) * 0x1p-53 < share : f->validation;
-        s = add_document(
-            p, (plan_document){start, end - start, hash, (u32)file, held_out ? DATA_VALIDATION : DATA_TRAIN});
-    }
-    file_map_close(&map);
-    return s;
+    planner *w = context;
+    build_progress now = {"reading", bytes_done, w->p->files.bytes, w->p->count, 0};
+    return !w->o->progress || w->o->progress(w->o->progress_context, &now);
 }
+
+/* ---- no document fell into validation */
 
 /* Where to cut the last SHARE of [0, n): behind a newline near it, else between two UTF-8 characters. */
 static i64 tail_start(const u8 *text, i64 n, i64 tail)
@@ -86,62 +105,102 @@ static i64 tail_start(const u8 *text, i64 n, i64 tail)
     return cut;
 }
 
-static status hold_out_tail(build_plan *p, double share)
+typedef struct tail_finder {
+    build_plan *p;
+    i64 number; // in its file
+    i64 bytes;  // wanted
+    bool found;
+} tail_finder;
+
+static status cut_tail(void *context, i64 slot, const pipe_document *d)
+{
+    tail_finder *w = context;
+    (void)slot;
+    if (d->number != w->number) return OK;
+    i64 cut = tail_start(d->text, d->bytes, w->bytes);
+    if (d->f->kind == SOURCE_TOKENS) cut = (d->bytes - w->bytes) & ~(i64)3;
+    w->found = cut > 0 && cut < d->bytes;
+    if (w->found) w->p->tail_cut = cut, w->p->validation_is_tail = true;
+    return OK;
+}
+
+static status hold_out_tail(const build_options *o, build_plan *p, double share)
 {
     i64 longest = 0;
     for (i64 i = 0; i < p->count; i++)
-        if (p->document[i].bytes > p->document[longest].bytes) longest = i;
-    plan_document whole = p->document[longest];
-    file_map map;
-    TRY(file_map_open(p->files.file[whole.file].path, &map));
-    i64 cut = 0;
-    if ((i64)map.bytes >= whole.start + whole.bytes)
-        cut = tail_start(map.data + whole.start, whole.bytes,
-                         MIN((i64)(share * (double)p->bytes), whole.bytes / 2));
-    status s = OK;
-    if (cut > 0 && cut < whole.bytes) {
-        s = add_document(p, (plan_document){0});
-        if (!s) {
-            plan_document *d = &p->document[longest];
-            memmove(d + 2, d + 1, (size_t)(p->count - longest - 2) * sizeof *d);
-            d[0].bytes = cut;
-            d[0].hash = XXH3_64bits(map.data + whole.start, (size_t)cut);
-            d[1] = (plan_document){whole.start + cut, whole.bytes - cut, 0, whole.file, DATA_VALIDATION};
-            d[1].hash = XXH3_64bits(map.data + d[1].start, (size_t)d[1].bytes);
-            p->validation_is_tail = true;
-        }
-    }
-    file_map_close(&map);
-    return s;
+        if (p->document[i].split == DATA_TRAIN && p->document[i].bytes > p->document[longest].bytes)
+            longest = i;
+    i64 first = longest;
+    while (first && p->document[first - 1].file == p->document[longest].file) first--;
+    const i64 bytes = p->document[longest].bytes;
+    tail_finder w = {p, longest - first, MIN((i64)(share * (double)p->bytes), bytes / 2), false};
+    p->tail = longest;
+    return pipe_run(&(pipe_options){.files = &p->files,
+                                    .rules = &p->rules,
+                                    .threads = o->threads,
+                                    .one_file = true,
+                                    .only = p->document[longest].file,
+                                    .context = &w,
+                                    .take = cut_tail},
+                    NULL);
 }
 
-status plan_cut(const build_options *o, build_plan *p)
+static status no_text(const build_options *o, const build_plan *p, const i64 *count, bool is_path)
 {
-    cut_rule rule;
-    double share;
-    bool is_path;
-    TRY(cut_rule_parse(o->document ? o->document : "auto", &rule));
-    TRY(validation_parse(o->validation ? o->validation : "1%", &share, &is_path));
-    i64 done = 0, count[DATA_SPLITS] = {0};
-    for (i64 i = 0; i < p->files.count; i++) {
-        TRY(cut_file(p, i, rule, share, !is_path));
-        done += p->files.file[i].bytes;
-        build_progress now = {"reading", done, p->files.bytes, p->count, 0};
-        if (o->progress && !o->progress(o->progress_context, &now))
-            return fail(ERR_STOPPED, "stopped; nothing was written");
-    }
-    for (i64 i = 0; i < p->count; i++) count[p->document[i].split]++;
-    if (!is_path && share > 0 && count[DATA_TRAIN] && !count[DATA_VALIDATION]) return hold_out_tail(p, share);
     const char *first = p->files.file[0].path;
-    if (!count[DATA_TRAIN] && count[DATA_VALIDATION] && !is_path)
+    if (count[DATA_VALIDATION] && !is_path)
         return fail(ERR_INPUT,
                     "%s: all %lld documents fell into validation; lower data.validation or give more text",
                     first, (long long)p->count);
-    if (!count[DATA_TRAIN])
-        return fail(ERR_INPUT,
-                    "%s: no document in %lld files; with data.document = %s there is nothing but blank text",
-                    first, (long long)p->files.count, o->document ? o->document : "auto");
-    return OK;
+    return fail(ERR_INPUT,
+                "%s: no document in %lld files; with data.document = %s there is nothing but blank text",
+                first, (long long)p->files.count, o->document ? o->document : "auto");
+}
+
+static status read_once(const build_options *o, build_plan *p, double share, bool by_hash)
+{
+    planner w = {.p = p, .o = o, .share = share, .by_hash = by_hash};
+    status s = mem_alloc(PIPE_DOCUMENTS * sizeof *w.hash, "hashes", &w.hash);
+    if (!s) s = deduper_open(o->dedup, o->threads, &w.dedup);
+    if (!s)
+        s = pipe_run(&(pipe_options){.files = &p->files,
+                                     .rules = &p->rules,
+                                     .threads = o->threads,
+                                     .context = &w,
+                                     .work = hash_one,
+                                     .take = add_document,
+                                     .tell = tell},
+                     &p->blank);
+    if (s && s->code == ERR_STOPPED) {
+        status_drop(s);
+        s = fail(ERR_STOPPED, "stopped; nothing was written");
+    }
+    u8 *drop = NULL;
+    if (!s && w.dedup) s = deduper_finish(w.dedup, &drop);
+    for (i64 i = 0; !s && drop && i < p->count; i++)
+        if (drop[i]) p->document[i].split = PLAN_DUPLICATE, p->duplicates++;
+    mem_free(drop);
+    deduper_close(w.dedup);
+    mem_free(w.hash);
+    return s;
+}
+
+status plan_cut(const build_options *o, const i32 *ends, i64 n, build_plan *p)
+{
+    double share;
+    bool is_path;
+    TRY(validation_parse(o->validation ? o->validation : "1%", &share, &is_path));
+    for (i64 i = 0; !n && i < p->files.count; i++)
+        if (p->files.file[i].kind == SOURCE_TOKENS)
+            return fail(ERR_INPUT,
+                        "%s: it holds tokens, not text; name the tokenizer that made them (data.tokenizer)",
+                        p->files.file[i].path);
+    p->rules.ends = ends, p->rules.end_count = n;
+    TRY(read_once(o, p, share, !is_path));
+    i64 count[DATA_SPLITS + 1] = {0};
+    for (i64 i = 0; i < p->count; i++) count[p->document[i].split]++;
+    if (!count[DATA_TRAIN]) return no_text(o, p, count, is_path);
+    return !is_path && share > 0 && !count[DATA_VALIDATION] ? hold_out_tail(o, p, share) : OK;
 }
 
 void plan_free(build_plan *p)

@@ -25,9 +25,10 @@ static status make_key(const prepare_options *o, const sources *files, bool date
     XXH3_64bits_reset(h);
     hash_string(h, o->build.validation ? o->build.validation : "1%");
     hash_string(h, o->build.document ? o->build.document : "auto");
+    hash_string(h, o->build.field ? o->build.field : "text");
     hash_string(h, o->pattern ? o->pattern : "gpt2");
     hash_string(h, o->tokenizer && strcmp(o->tokenizer, "auto") ? o->tokenizer : "auto");
-    const i64 numbers[] = {o->vocab, o->tokenizer_memory, o->build.shard_tokens};
+    const i64 numbers[] = {o->vocab, o->tokenizer_memory, o->build.shard_tokens, !dates && o->build.mixture};
     XXH3_64bits_update(h, numbers, sizeof numbers);
     if (!dates) hash_string(h, o->build.special ? o->build.special : "plain");
     for (i64 i = 0; !dates && i < o->build.train_count; i++) hash_string(h, o->build.train[i]);
@@ -54,26 +55,29 @@ static void pass_on(void *context, const char *stage, i64 done, i64 total)
 }
 
 /* Only train documents: the validation text shall not shape what it is measured with. */
-static status add_documents(const build_plan *p, bpe_trainer *b)
+typedef struct pupil {
+    const build_plan *p;
+    bpe_trainer *trainer;
+} pupil;
+
+static status add_document(void *context, i64 slot, const pipe_document *d)
 {
-    file_map map = {0};
-    i64 open = -1;
-    status s = OK;
-    for (i64 i = 0; !s && i < p->count; i++) {
-        const plan_document *d = &p->document[i];
-        const char *path = p->files.file[d->file].path;
-        if (d->split != DATA_TRAIN) continue;
-        if (open != d->file) {
-            file_map_close(&map);
-            s = file_map_open(path, &map);
-            open = d->file;
-        }
-        if (!s && (i64)map.bytes < d->start + d->bytes)
-            s = fail(ERR_INPUT, "%s: became shorter while being read; run again when it is complete", path);
-        if (!s) s = wrap(bpe_trainer_add(b, (const char *)map.data + d->start, (size_t)d->bytes), "%s", path);
-    }
-    file_map_close(&map);
-    return s;
+    const pupil *w = context;
+    (void)slot;
+    if (d->number >= w->p->count || w->p->document[d->number].hash != XXH3_64bits(d->text, (size_t)d->bytes))
+        return fail(ERR_INPUT, "it changed while being read; run again when it is complete");
+    if (w->p->document[d->number].split != DATA_TRAIN) return OK;
+    const bool tail = w->p->validation_is_tail && d->number == w->p->tail;
+    return bpe_trainer_add(w->trainer, (const char *)d->text, (size_t)(tail ? w->p->tail_cut : d->bytes));
+}
+
+static status add_documents(const build_plan *p, int threads, bpe_trainer *b)
+{
+    pupil w = {p, b};
+    return pipe_run(
+        &(pipe_options){
+            .files = &p->files, .rules = &p->rules, .threads = threads, .context = &w, .take = add_document},
+        NULL);
 }
 
 static status train_tokenizer(const prepare_options *o, const build_plan *p, const char *path,
@@ -88,7 +92,7 @@ static status train_tokenizer(const prepare_options *o, const build_plan *p, con
                                         .context = (void *)&o->build},
                          &b));
     tokenizer *t = NULL;
-    status s = add_documents(p, b);
+    status s = add_documents(p, o->build.threads, b);
     if (!s) s = bpe_trainer_finish(b, &t, NULL);
     if (!s) s = tokenizer_save(t, path);
     bpe_trainer_close(b);
@@ -108,7 +112,7 @@ static status auto_tokenizer(const prepare_options *o, const char *path, tokeniz
     }
     build_plan p = {0};
     status s = plan_find(&o->build, &p);
-    if (!s) s = plan_cut(&o->build, &p);
+    if (!s) s = plan_cut(&o->build, NULL, 0, &p);
     if (!s) s = train_tokenizer(o, &p, path, out);
     plan_free(&p);
     return s;

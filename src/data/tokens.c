@@ -6,6 +6,7 @@ typedef struct context {
     const tokenizer *t;
     special_mode mode;
     i32 *bytes; // [vocab]
+    i32 ends[2];
 } context;
 
 typedef struct thread_encoder {
@@ -65,8 +66,11 @@ status token_source_open(const tokenizer *t, const char *name, special_mode mode
     if (s) return mem_free(c), s;
     c->t = t, c->mode = mode;
     for (i64 i = 0; i < vocab; i++) c->bytes[i] = i == eos ? 0 : (i32)tokenizer_decode(t, (i32)i).bytes;
-    *out =
-        (token_source){c, vocab, eos, tokenizer_hash(t), c->bytes, save, open_encoder, encode, close_encoder};
+    // llm.c puts Llama 3's beginning of text between documents, and other tokenizers' end.
+    const i32 begin = tokenizer_special(t, "<|begin_of_text|>");
+    c->ends[0] = eos, c->ends[1] = begin;
+    *out = (token_source){c,      vocab,         eos,     tokenizer_hash(t), c->bytes, save, open_encoder,
+                          encode, close_encoder, c->ends, begin >= 0 ? 2 : 1};
     return OK;
 }
 

@@ -17,7 +17,7 @@ static status read_paths(config *c, const char **paths, i64 *n)
         return config_refuse(c, "data.train", "has %lld items; at most %d", (long long)*n, MOST_PATHS);
     for (i64 i = 0; i < *n; i++) {
         paths[i] = config_item(c, "data.train", i, "path");
-        if (!path_exists(paths[i]))
+        if (!path_exists(paths[i]) && !strpbrk(paths[i], "*?["))
             return config_refuse(c, "data.train", "names %s, which does not exist", paths[i]);
     }
     return OK;
@@ -66,6 +66,7 @@ status corpus_open(config *c, const corpus_options *options, dataset **out)
                                          .train_count = n,
                                          .validation = config_text(c, "data.validation"),
                                          .document = config_text(c, "data.document"),
+                                         .field = config_text(c, "data.field"),
                                          .special = config_text(c, "data.special"),
                                          .out = folder,
                                          .progress = tell_phase,
