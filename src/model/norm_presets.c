@@ -79,7 +79,7 @@ const method_row norm_methods[] = {
     {"layer", "norm", .settings = "model.norm.kind=layer"},
     {"crms", "norm", .settings = "model.norm.kind=crms"},
     {"l1", "norm", .settings = "model.norm.kind=l1"},
-    {"gated_norm", "norm", .settings = "model.norm.gate_rank=16", .small = "model.norm.gate_rank=4"},
+    {"gated_norm", "norm", .settings = "model.norm.gate_rank=16"},
     {"pre_affine", "norm", .settings = "model.norm.pre_affine=true"},
     {0},
 };
