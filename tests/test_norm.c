@@ -621,6 +621,38 @@ static void test_ablations(void **state)
     }
 }
 
+/* Experts: gate and up normed each by itself, one gain an expert, and each expert's output before its weight:
+ * scaling one expert's maps changes nothing. */
+static void test_experts(void **state)
+{
+    (void)state;
+    runner r[2];
+    case_rows x;
+    rows_mixed(&x);
+    static const char *const map[] = {"gate", "up", "down"};
+    static const char *const tight[] = {"model.norm.eps=1e-14", "model.norm.inner_eps=1e-14"};
+    for (int i = 0; i < 2; i++) {
+        open_with(&r[i], moe_sdd_like, tight, 2, &x, false);
+        for (int k = 0; i && k < 3; k++) {
+            char path[64];
+            snprintf(path, sizeof path, "blocks.1.ffn.experts.%s.weight", map[k]);
+            double *w = weight(&r[i], path);
+            i64 of_one = count(g_find(r[i].m.g, path)) / 3;
+            for (i64 j = of_one; j < 2 * of_one; j++) w[j] *= 3 + k; // expert 1
+        }
+        runner_oracle(&r[i]);
+    }
+    assert_true(apart(&r[0], &r[1]) <= 1e-9);
+    const tensor *hidden = g_find(r[0].m.g, "blocks.1.ffn.experts.norm_hidden.gain");
+    const tensor *out = g_find(r[0].m.g, "blocks.1.ffn.experts.norm_out.gain");
+    assert_true(hidden && hidden->dim[0] == 3 && hidden->dim[1] == 32 && hidden->param.constant == 1);
+    assert_true(out && out->dim[0] == 3 && out->dim[1] == 32 && fabs(out->param.constant - 0.5) <= 1e-15);
+    assert_non_null(g_find(r[0].m.g, "blocks.1.ffn.shared.norm_out.gain"));
+    assert_null(g_find(r[0].m.g, "blocks.1.ffn.norm_out.gain")); // not a second time
+    assert_non_null(g_find(r[0].m.g, "blocks.1.attention.norm_out.gain"));
+    for (int i = 0; i < 2; i++) runner_close(&r[i]);
+}
+
 /* Gates of W_up = 0 halve: y sigmoid(0); a vector of ones before the statistics changes nothing. */
 static void test_gate_and_pre_affine(void **state)
 {
@@ -724,6 +756,7 @@ int main(void)
         cmocka_unit_test(test_first_loss),
         cmocka_unit_test(test_f32_stream),
         cmocka_unit_test(test_ablations),
+        cmocka_unit_test(test_experts),
         cmocka_unit_test(test_gate_and_pre_affine),
         cmocka_unit_test(test_refusals),
     };

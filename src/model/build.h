@@ -18,6 +18,7 @@ typedef struct model_builder {
     tensor *extra;    // sum of the terms that model_add_loss added; NULL: none
     tensor *embedded; // embedding.c: a token's vector, before positions, dropout and norm
     tensor *stream;   // block.c: what the last block left, before the last norm
+    bool out_normed;  // the branch under way has had its out norm: norm_expert_out
 } model_builder;
 
 static inline i64 of_count(const model_builder *b, const char *key)
@@ -83,6 +84,12 @@ tensor *norm_around(model_builder *b, branch which, norm_site site, tensor *x);
 typedef enum inner_site { INNER_Q, INNER_K, INNER_V, INNER_CONTEXT } inner_site;
 tensor *norm_inner(model_builder *b, inner_site site, i64 heads, tensor *x);
 tensor *norm_hidden(model_builder *b, bool paired, tensor *h); // ffn; paired: H is [gate | up]
+/* The same of rows sorted by expert (OFFSETS [E + 1], see ops/moe_plan.c): gate and up each by itself, one
+ * gain an expert. norm_expert_out, where both norm.ffn_hidden and the feed-forward's out norm are asked for:
+ * the out norm of each expert, before its routing weight (a norm after it would take the weight out again),
+ * in place of the branch's; OFFSETS NULL: of the shared experts. */
+tensor *norm_expert_hidden(model_builder *b, i64 experts, tensor *offsets, bool paired, tensor *h);
+tensor *norm_expert_out(model_builder *b, i64 experts, tensor *offsets, tensor *y);
 /* The norm of H = [gate | up] and f(gate) up as one op, f an activation_kind; NULL: there is no such norm. */
 tensor *norm_gated(model_builder *b, double kind, tensor *h);
 tensor *norm_beside_ffn(model_builder *b, tensor *x); // for what reads the ffn's input: X if it is normed

@@ -45,9 +45,9 @@ const config_key moe_keys[] = {
     {"model.ffn.balance_scope", KEY_CHOICE, "global", "global micro",
      .help = "whose counts the balancing loss uses: global: the step's so far; micro: the micro-batch's",
      .source = "arXiv:2501.11873", ONLY},
-    {"model.ffn.bias_rate", KEY_NUMBER, "1e-3", .max = 10, .help = "how far a step moves a balancing bias",
+    {"model.ffn.bias_rate", KEY_NUMBER, "0.001", .max = 10, .help = "how far a step moves a balancing bias",
      ONLY},
-    {"model.ffn.router_z", KEY_NUMBER, "1e-3", .max = 100,
+    {"model.ffn.router_z", KEY_NUMBER, "0.001", .max = 100,
      .help = "weight of the squared log-sum-exp of the router's logits, before they are normed",
      .source = "ST-MoE, arXiv:2202.08906", ONLY},
     {"model.ffn.logit_norm", KEY_NUMBER, "0", .max = 1000,
@@ -198,8 +198,9 @@ static tensor *experts(model_builder *b, const moe *m, const routing *r, tensor 
     const char *scope = g_push(b->g, "experts");
     tensor *rows = g_out(g_node(b->g, OP_moe_gather, IN(x, r->order, r->slot), NO_ATTRS), 0);
     tensor *h = expert_maps(b, m, r, PART_IN, m->width, in + !m->gated, 1 + m->gated, rows);
-    h = ffn_activate(b, m->gated, norm_hidden(b, m->gated, h));
+    h = ffn_activate(b, m->gated, norm_expert_hidden(b, m->experts, r->offsets, m->gated, h));
     h = expert_maps(b, m, r, PART_FFN_OUT, b->width, out, 1, h);
+    h = norm_expert_out(b, m->experts, r->offsets, h);
     g_pop(b->g, scope);
     return h;
 }
@@ -208,6 +209,7 @@ static tensor *shared_experts(model_builder *b, const moe *m, tensor *x)
 {
     const char *scope = g_push(b->g, "shared");
     tensor *y = ffn_dense(b, m->gated, m->shared * m->width, x);
+    y = norm_expert_out(b, 1, NULL, y);
     g_pop(b->g, scope);
     return y;
 }

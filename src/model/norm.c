@@ -53,7 +53,7 @@ const config_key norm_keys[] = {
      .source = "HybridNorm, arXiv:2503.04598"},
     {"model.norm.ffn_hidden", KEY_CHOICE, "none", "none fused split",
      .help = "norm of the feed-forward's hidden values before the activation: fused: gate and up together, "
-             "split: each by itself",
+             "split: each by itself (in experts always)",
      .source = "SDD, arXiv:2502.15499"},
     {"model.norm.embedding", KEY_CHOICE, "false", "false true scale",
      .help = "a norm after the embedding; scale: a learned factor that starts at sqrt(width)",
@@ -259,7 +259,9 @@ static tensor *pre_norm(model_builder *b, const place *p, tensor *x)
 tensor *norm_around(model_builder *b, branch which, norm_site site, tensor *x)
 {
     static const char *const name[] = {"norm_stream", "norm_pre", "norm_out", "norm_post"};
-    if (!has_site(b, which, site)) return x;
+    bool done = site == NORM_OUT && b->out_normed;
+    if (site == NORM_OUT) b->out_normed = false;
+    if (done || !has_site(b, which, site)) return x;
     place p = {.kind = chosen(b),
                .name = name[site],
                .heads = 1,
@@ -301,6 +303,38 @@ tensor *norm_hidden(model_builder *b, bool paired, tensor *h)
     tensor *gate = norm(b, &p, g_out(parts, 0));
     p.name = "norm_up";
     return g_out(g_node(b->g, OP_concat, IN(gate, norm(b, &p, g_out(parts, 1))), NO_ATTRS), 0);
+}
+
+/* A norm without gain, then the expert's gain; a bias is shared by the experts. */
+static tensor *norm_rows_of_experts(model_builder *b, place *p, i64 experts, tensor *offsets, tensor *x)
+{
+    if (b->g->failed || !p->kind->apply) return x;
+    param_info info = init_gain();
+    info.constant = p->gain;
+    i64 n = cols(x);
+    tensor *y = p->kind->apply(b, p, x, NULL, NULL);
+    if (of_is(b, "model.norm.affine", "none")) return y;
+    tensor *gain = g_param(b->g, g_path(b->g, arena_printf(b->g->arena, "%s.gain", p->name)), 2,
+                           (i64[]){experts, n}, &info);
+    y = g_out(g_node(b->g, OP_expert_gain, IN(y, gain, offsets), NO_ATTRS), 0);
+    if (!of_is(b, "model.norm.affine", "scale_bias")) return y;
+    return g_out(g_node(b->g, OP_affine, IN(y, NULL, vector(b, p->name, "bias", n, init_bias())), NO_ATTRS),
+                 0);
+}
+
+tensor *norm_expert_hidden(model_builder *b, i64 experts, tensor *offsets, bool paired, tensor *h)
+{
+    place p = inner_place(b, "norm_hidden", 1 + paired);
+    if (of_is(b, "model.norm.ffn_hidden", "none")) return h;
+    return norm_rows_of_experts(b, &p, experts, offsets, h);
+}
+
+tensor *norm_expert_out(model_builder *b, i64 experts, tensor *offsets, tensor *y)
+{
+    place p = {chosen(b), "norm_out", 1, inner_eps(b), out_gain(b), false};
+    if (of_is(b, "model.norm.ffn_hidden", "none") || !has_site(b, BRANCH_FFN, NORM_OUT)) return y;
+    b->out_normed = true;
+    return offsets ? norm_rows_of_experts(b, &p, experts, offsets, y) : norm(b, &p, y);
 }
 
 tensor *norm_gated(model_builder *b, double kind, tensor *h)
