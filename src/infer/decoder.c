@@ -20,7 +20,7 @@ struct decoder {
     const config *c;
     store *store;
     reader one, chunk;
-    reader prompt; // with copies of tokens: a chunk of a prompt's tokens without their copies
+    reader silent; // a chunk of a prompt for the caches alone: neither logits nor copies of tokens
     i64 length, capacity, vocab;
 };
 
@@ -59,12 +59,12 @@ static status open_parts(decoder *d, device *dev, isa level, dtype act, const ch
     i64 reach = model_copies_reach(d->c); // a prompt's tokens whose copies are computed: never more
     TRY(build(d, &d->one, 1, act, false));
     TRY(build(d, &d->chunk, reach ? MIN(CHUNK, MAX(reach, 2 * FEW)) : CHUNK, act, false));
-    if (reach) TRY(build(d, &d->prompt, CHUNK, act, true));
+    TRY(build(d, &d->silent, CHUNK, act, true));
     TRY(fits(d));
     TRY(store_open(d->arena, d->one.m.g, 0, &d->store));
     TRY(program_open(d->one.m.g, d->store, &o, &d->one.p));
     TRY(program_open(d->chunk.m.g, d->store, &o, &d->chunk.p));
-    if (reach) TRY(program_open(d->prompt.m.g, d->store, &o, &d->prompt.p));
+    TRY(program_open(d->silent.m.g, d->store, &o, &d->silent.p));
     return weights ? load_weights(d->store, weights) : OK;
 }
 
@@ -96,11 +96,11 @@ void decoder_close(decoder *d)
     if (!d) return;
     program_close(d->one.p);
     program_close(d->chunk.p);
-    program_close(d->prompt.p);
+    program_close(d->silent.p);
     store_close(d->store);
     graph_close(d->one.m.g);
     graph_close(d->chunk.m.g);
-    if (d->prompt.m.g) graph_close(d->prompt.m.g);
+    if (d->silent.m.g) graph_close(d->silent.m.g);
     arena_close(d->arena);
 }
 
@@ -121,14 +121,16 @@ static void feed(decoder *d, reader *r, const i32 *ids, i64 n)
     d->length += n;
 }
 
-/* Tokens of a prompt whose copies no later token and no logits depend on: they enter the caches alone. */
-static i64 feed_originals(decoder *d, const i32 *ids, i64 n)
+/* Feeds the first of N tokens that only the caches need: no logits, and copies of which nothing later depends
+ * on. Returns how many. */
+static i64 feed_silent(decoder *d, const i32 *ids, i64 n)
 {
     i64 from = model_copied_from(d->c, d->length + n), fed = 0;
-    if (from - d->length <= FEW) return 0;
-    while (d->length < from) {
-        i64 now = MIN(from - d->length, d->prompt.width);
-        feed(d, &d->prompt, ids + fed, now);
+    i64 silent = model_copies_reach(d->c) ? from - d->length : (n - 1) / CHUNK * CHUNK;
+    if (silent <= FEW) return 0;
+    while (fed < silent) {
+        i64 now = MIN(silent - fed, d->silent.width);
+        feed(d, &d->silent, ids + fed, now);
         fed += now;
     }
     return fed;
@@ -143,7 +145,7 @@ status decoder_feed(decoder *d, const i32 *ids, i64 n, const float **logits)
         if (ids[i] < 0 || ids[i] >= d->vocab)
             return fail(ERR_INPUT, "token %d is beyond the model's vocabulary of %lld", ids[i],
                         (long long)d->vocab);
-    i64 fed = feed_originals(d, ids, n);
+    i64 fed = feed_silent(d, ids, n);
     while (fed < n) {
         reader *r = n - fed > FEW ? &d->chunk : &d->one;
         i64 now = MIN(n - fed, r->width);

@@ -1,6 +1,6 @@
 /* decoder: a model that reads tokens one after the other, keeping keys and values in caches: the same model
- * code as in training, built in MODE_DECODE, as two programs (one token, a chunk of the prompt) over one
- * store. With copies of tokens (model.repeat) a third reads the part of a prompt that needs none.
+ * code as in training, built in MODE_DECODE, as three programs over one store: one token, a chunk of a
+ * prompt, and a chunk whose logits nobody will read (and of whose tokens no copies are needed, model.repeat).
  *
  *     decoder *d;
  *     TRY(decoder_open(config, device, level, DT_F32, weights_path, 512, &d));
