@@ -1,5 +1,6 @@
 /* block: the whole model out of its slots, in the order data flows. */
 #include "model/build.h"
+#include <string.h>
 
 const config_key model_keys[] = {
     {"model.preset", KEY_CHOICE, "none", "none gpt2-124m gpt2-350m llama-10m llama-135m",
@@ -141,7 +142,8 @@ static i64 active_count(const model *m, const tensor *t)
 
 void model_about(const model *m, const config *c, i64 tokens, model_figures *out)
 {
-    i64 head = 0; // only the last copy of a token meets it
+    i64 once =
+        0; // of those in products, the ones that a token meets once, whatever its copies: head, embedding
     double copies = (double)model_copies(c),
            wide = (double)(config_count(c, "model.layers") * tokens) * (double)config_count(c, "model.width");
     *out = (model_figures){0};
@@ -153,9 +155,10 @@ void model_about(const model *m, const config *c, i64 tokens, model_figures *out
         bool product =
             t->param.kind == PARAM_MATRIX || t->param.kind == PARAM_HEAD || t->param.kind == PARAM_EXPERT;
         bool tied = config_flag(c, "model.tie_head") && g_find(m->g, "embedding.weight") == t;
-        if (product || tied) out->matmul_parameters += active_count(m, t);
-        if (t->param.kind == PARAM_HEAD || tied) head += count(t);
+        if (!product && !tied) continue;
+        out->matmul_parameters += active_count(m, t);
+        if (strncmp(t->path, "blocks.", 7)) once += active_count(m, t);
     }
     out->flops_per_token =
-        6 * (copies * (double)(out->matmul_parameters - head) + (double)head) + 6 * copies * wide;
+        6 * (copies * (double)(out->matmul_parameters - once) + (double)once) + 6 * copies * wide;
 }

@@ -60,6 +60,6 @@ typedef struct model_figures {
     i64 active_parameters;  // those that a token passes through: of experts, the routed ones
     i64 matmul_parameters;  // active ones in matrix products: a tied head once; no look-ups, positions, gains
     double flops_per_token; // 6 N + 6 L T width: training, recomputation not counted; with K copies of every
-                            // token 6 (K (N - head) + head) + 6 K L T width
+                            // token 6 (K in blocks + the rest of N) + 6 K L T width
 } model_figures;
 void model_about(const model *m, const config *c, i64 tokens, model_figures *out);
