@@ -80,7 +80,7 @@ refused 1 "bad.yaml:2: unknown key model.widht; did you mean model.width?" train
 refused 1 "nothere.yaml: No such file or directory" train nothere.yaml --out x
 refused 1 "command line: data.train names nowhere, which does not exist" train tiny.yaml data.train=nowhere --out x
 refused 1 "default: data.train is empty; name a folder or file of text, or shards" train train.steps=1 --out x
-refused 1 "train: no length is given; set one of train.tokens, train.steps, train.epochs, train.time (like train.time=\"4 min\")" \
+refused 1 "train: no length is given; set one of train.tokens, train.steps, train.epochs, train.time, train.flops (like train.time=\"4 min\")" \
     train data.train=shards --out x
 refused 1 "command line: model.attention.heads is 3; it must divide model.width (32), or set head_width" \
     train tiny.yaml model.attention.heads=3 --out x

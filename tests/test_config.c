@@ -293,12 +293,12 @@ static void test_budget(void **state)
     config_close(c);
     c = good("");
     check_message(config_budget(c, &b), "train: no length is given; set one of train.tokens, train.steps, "
-                                        "train.epochs, train.time (like train.time=\"4 min\")");
+                                        "train.epochs, train.time, train.flops (like train.time=\"4 min\")");
     config_close(c);
     c = good("train:\n  tokens: 1M\n  epochs: 1\n");
     check_message(config_budget(c, &b),
                   "c.yaml:3: train.epochs is set beside c.yaml:2: train.tokens; keep exactly "
-                  "one of tokens, steps, epochs, time");
+                  "one of tokens, steps, epochs, time, flops");
     config_close(c);
 }
 

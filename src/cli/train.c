@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/machine.h"
 #include "train/corpus.h"
+#include "train/dial.h"
 #include "train/trainer.h"
 #include <jansson.h>
 #include <math.h>
@@ -148,6 +149,8 @@ static status run(train_args *a, config *c, device *d)
     dataset *data;
     train_result r;
     TRY(train_folder_check(a->options.out, a->options.resume)); // before data are prepared in it
+    if (a->options.resume) TRY(dial_recall(c, a->options.out));
+    TRY(dial_apply(c, d, talk, a));
     TRY(corpus_open(c, &(corpus_options){a->options.out, a->options.stop, talk, a}, &data));
     a->options.device = d;
     status s = train_run(c, data, &a->options, &r);

@@ -121,14 +121,21 @@ status config_refuse_at(const config *c, i64 layer, const char *path, const char
  * ERR_CONFIG when the row does not allow it. */
 status config_set(config *c, const char *path, const char *value, const char *origin) MUST;
 
-/* Which of train.tokens, steps, epochs, time is set. ERR_CONFIG when none or several are. A budget of the
- * command line replaces one of the file. */
-typedef enum budget_kind { BUDGET_TOKENS, BUDGET_STEPS, BUDGET_EPOCHS, BUDGET_TIME } budget_kind;
+/* Which of train.tokens, steps, epochs, time, flops is set. ERR_CONFIG when none or several are. A budget of
+ * the command line replaces one of the file. */
+typedef enum budget_kind {
+    BUDGET_TOKENS,
+    BUDGET_STEPS,
+    BUDGET_EPOCHS,
+    BUDGET_TIME,
+    BUDGET_FLOPS
+} budget_kind;
 typedef struct budget {
     budget_kind kind;
-    double value; // tokens, steps, epochs or seconds
+    double value; // tokens, steps, epochs, seconds or flops
 } budget;
 status config_budget(const config *c, budget *out) MUST;
+bool config_budget_given(const config *c); // is at least one of them set?
 
 /* ---- writing: canonical YAML of every key that applies; loading it gives the same configuration again. */
 void config_write(const config *c, text *out);

@@ -8,7 +8,8 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const budgets[] = {"train.tokens", "train.steps", "train.epochs", "train.time"};
+static const char *const budgets[] = {"train.tokens", "train.steps", "train.epochs", "train.time",
+                                      "train.flops"};
 
 /* Splits "path=kind kind"; the kinds start at the result. */
 static const char *split_only(const config_key *k, char path[256])
@@ -115,7 +116,8 @@ status config_budget(const config *c, budget *out)
         const config_slot *slot = find_slot(c, budgets[i]);
         if (!strcmp(slot->value.text, "none")) continue;
         if (set)
-            return fail(ERR_CONFIG, "%s is set beside %s; keep exactly one of tokens, steps, epochs, time",
+            return fail(ERR_CONFIG,
+                        "%s is set beside %s; keep exactly one of tokens, steps, epochs, time, flops",
                         slot->where, set->where);
         set = slot;
         out->kind = (budget_kind)i;
@@ -123,5 +125,12 @@ status config_budget(const config *c, budget *out)
     }
     if (set) return OK;
     return fail(ERR_CONFIG, "train: no length is given; set one of train.tokens, train.steps, train.epochs, "
-                            "train.time (like train.time=\"4 min\")");
+                            "train.time, train.flops (like train.time=\"4 min\")");
+}
+
+bool config_budget_given(const config *c)
+{
+    for (i64 i = 0; i < COUNT(budgets); i++)
+        if (strcmp(find_slot(c, budgets[i])->value.text, "none")) return true;
+    return false;
 }

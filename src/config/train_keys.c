@@ -3,13 +3,16 @@
 
 const config_key train_keys[] = {
     {"train.tokens", KEY_COUNT, "none", "none", .min = 1, .max = 1e15, .unit = "tokens",
-     .help = "length of the run; exactly one of tokens, steps, epochs, time is set"},
+     .help = "length of the run; exactly one of tokens, steps, epochs, time, flops is set"},
     {"train.steps", KEY_COUNT, "none", "none", .min = 1, .max = 1e12, .unit = "steps",
      .help = "length of the run"},
     {"train.epochs", KEY_NUMBER, "none", "none", .min = 1e-6, .max = 1e6, .unit = "passes over the data",
      .help = "length of the run"},
     {"train.time", KEY_DURATION, "none", "none", .min = 1, .max = 3.2e9, .unit = "time",
      .help = "length of the run; the steps are fixed once, from steps timed before step 0"},
+    {"train.flops", KEY_NUMBER, "none", "none", .min = 1, .max = 1e30, .unit = "flops",
+     .help = "length of the run: as many tokens as this pays for, at what `keel plan compute` says a token "
+             "costs"},
     {"train.batch_tokens", KEY_COUNT, "32768", .min = 1, .max = 1 << 30, .unit = "tokens",
      .help = "tokens a step; a multiple of model.context"},
     {"train.micro_batch", KEY_COUNT, "auto", "auto", .min = 1, .max = 1 << 20, .unit = "sequences",

@@ -5,6 +5,11 @@
 const config_key model_keys[] = {
     {"model.preset", KEY_CHOICE, "none", "none gpt2-124m gpt2-350m llama-10m llama-135m",
      .help = "a known shape; sets the keys listed under Presets, each of which may still be overridden"},
+    {"model.size", KEY_COUNT, "none", "none auto", .min = 1, .max = 1e12, .unit = "parameters",
+     .help =
+         "sets shape, learning rate, batch and tokens by published laws, where they are not given; auto: as "
+         "large as train.time or train.flops pays for",
+     .source = "Step Law: arXiv:2503.04715; Chinchilla refitted: arXiv:2404.10102"},
     {"model.layers", KEY_COUNT, "12", .min = 1, .max = 1000, .unit = "blocks", .help = "transformer blocks"},
     {"model.width", KEY_COUNT, "384", .min = 1, .max = 65536, .unit = "values",
      .help = "width of the residual stream"},

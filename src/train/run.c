@@ -43,7 +43,7 @@ static status write_configs(const trainer *t)
 
 static status set_steps(trainer *t, i64 steps)
 {
-    static const char *const others[] = {"train.tokens", "train.epochs", "train.time"};
+    static const char *const others[] = {"train.tokens", "train.epochs", "train.time", "train.flops"};
     char number[32];
     for (int k = 0; k < COUNT(others); k++) TRY(config_set(t->c, others[k], "none", "the run's length"));
     snprintf(number, sizeof number, "%lld", (long long)steps);
@@ -63,6 +63,8 @@ static status choose_length(trainer *t)
             seconds * 1e3, (long long)t->steps);
     } else if (b.kind == BUDGET_STEPS)
         t->steps = (i64)b.value;
+    else if (b.kind == BUDGET_FLOPS)
+        t->steps = ramp_steps(&t->ramp, b.value / t->s->figures.flops_per_token);
     else if (b.kind == BUDGET_TOKENS)
         t->steps = ramp_steps(&t->ramp, b.value);
     else
