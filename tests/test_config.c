@@ -326,7 +326,7 @@ static const char *const messages[][2] = {
     {"trian: {}\n", "c.yaml:1: unknown key trian; did you mean train?"},
     {"model: 3\n", "c.yaml:1: model is a group of keys, not a value; 'keel config explain model' lists them"},
     {"\nquant: {bits: 4}\n", "c.yaml:2: the block quant is reserved for a later version; remove it"},
-    {"model: {ffn: {kind: moe}}\n", "c.yaml:1: model.ffn.kind is 'moe'; it must be gated or mlp"},
+    {"model: {ffn: {kind: mow}}\n", "c.yaml:1: model.ffn.kind is 'mow'; it must be gated, mlp or moe"},
     {"model: {norm: {attn: [pre, off]}}\n",
      "c.yaml:1: model.norm.attn is 'off'; it must be a list of stream, pre, out, post"},
     {"model: {norm: {attn: [pre, pre]}}\n", "c.yaml:1: model.norm.attn names 'pre' twice; once is enough"},
