@@ -168,7 +168,7 @@ static void test_getters(void **state)
     assert_true(config_seconds(c, "train.time") == 240);
     assert_int_equal(config_items(c, "data.train"), 2);
     assert_string_equal(config_item(c, "data.train", 0, "path"), "a");
-    assert_true(config_item_number(c, "data.train", 0, "weight") == 1);
+    assert_string_equal(config_item(c, "data.train", 0, "weight"), "auto");
     assert_string_equal(config_item(c, "data.train", 1, "path"), "b c");
     assert_true(config_item_number(c, "data.train", 1, "weight") == 2.5);
     assert_true(config_share(c, "data.validation", &share) && fabs(share - 0.025) < 1e-15);

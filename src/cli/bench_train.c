@@ -14,6 +14,7 @@
 #include "cli/machine.h"
 #include "data/loader.h"
 #include "device/peak.h"
+#include "train/corpus.h"
 #include "train/profile.h"
 #include "train/run.h"
 #include <jansson.h>
@@ -280,6 +281,9 @@ static status with_data(const bench_args *a, session *s, device *d, const datase
     double best = 0;
     i64 discarded = 0;
     sample samples[1024];
+    double weights[CORPUS_SOURCES];
+    TRY(corpus_weights(s->c, weights, &lo.weights));
+    lo.weight = weights;
     TRY(loader_open(data, DATA_TRAIN, &lo, &l));
     status failed = batch_open(s->batch_rows, s->context, &b);
     if (!failed) failed = open_probe(s, d, &probe, &best);

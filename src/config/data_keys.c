@@ -7,8 +7,10 @@ const config_key data_keys[] = {
              "a list of {path, weight}"},
     {"data.train[].path", KEY_STRING, "",
      .help = "a file, or a folder whose files are read in order of name"},
-    {"data.train[].weight", KEY_NUMBER, "1", .min = 1e-9, .max = 1e9,
-     .help = "share of the batches, relative to the other items"},
+    {"data.train[].weight", KEY_NUMBER, "auto", "auto", .min = 1e-9, .max = 1e9,
+     .help = "share of the sequences, relative to the other items; auto, for all or none: no mixture, the "
+             "items are one "
+             "text"},
     {"data.validation", KEY_SHARE, "1%", .max = 50, .unit = "% of the documents",
      .help = "documents held out by a hash of their text, or the path of validation data"},
     {"data.tokenizer", KEY_STRING, "auto", "auto",
@@ -28,7 +30,8 @@ const config_key data_keys[] = {
     {"data.special", KEY_CHOICE, "plain", "plain allowed forbid",
      .help =
          "what the text of a special token in the data is: ordinary text, the special token, or an error"},
-    {"data.pack", KEY_CHOICE, "concat", "concat", .help = "how documents fill sequences"},
+    {"data.pack", KEY_CHOICE, "concat", "concat best_fit",
+     .help = "how documents fill sequences of training: cut wherever one ends, or as many whole ones as fit"},
     {"data.order", KEY_CHOICE, "shuffle", "shuffle sequential", .help = "the order of sequences in an epoch"},
     {"data.document_mask", KEY_BOOL, "true",
      .help = "tokens do not attend to other documents of their sequence"},

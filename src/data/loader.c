@@ -3,8 +3,11 @@
  * slots. */
 #include "data/loader.h"
 #include "data/order.h"
+#include "data/pack.h"
+#include "data/quota.h"
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,11 +18,20 @@ typedef struct slot {
     bool full;
 } slot;
 
+/* A source of the mixture; without one, all of the split. */
+typedef struct part {
+    i64 start, tokens, samples;
+    row_table rows; // with best_fit
+} part;
+
 struct loader {
     const dataset *d;
     data_split split;
     loader_options o;
-    i64 samples;
+    i64 samples; // of all parts
+    part *part;
+    i64 parts;
+    quota quota; // of the prefetch thread
     i32 *row;    // [T + 1] scratch of the prefetch thread
     i32 *arrays; // all slots' arrays
     pthread_t thread;
@@ -36,10 +48,10 @@ struct loader {
 
 /* ---- one batch */
 
-static void fill_row(const loader *l, i64 index, i64 row, batch *b)
+/* T consecutive tokens from AT on. */
+static void fill_stream(const loader *l, i64 at, i64 row, batch *b)
 {
-    const i64 T = l->o.context, epoch = index / l->samples, i = index % l->samples;
-    const i64 at = T * (l->o.shuffle ? order_at(l->o.seed, epoch, l->samples, i) : i);
+    const i64 T = l->o.context;
     const i32 *bytes = dataset_token_bytes(l->d);
     const bool mask = l->o.document_mask, mask_loss = mask && l->o.mask_boundary_loss;
     i32 *tokens = b->tokens + row * T, *targets = b->targets + row * T;
@@ -61,6 +73,52 @@ static void fill_row(const loader *l, i64 index, i64 row, batch *b)
     }
 }
 
+/* The pieces of a packed row. The last token of one that ends its document has no target, or the next one's
+ * first. */
+static void fill_packed(const loader *l, const row_table *r, i64 which, i64 row, batch *b)
+{
+    const i64 T = l->o.context, all = dataset_tokens(l->d, l->split);
+    const i32 *bytes = dataset_token_bytes(l->d);
+    const bool mask = l->o.document_mask, cross = !(mask && l->o.mask_boundary_loss);
+    i32 *tokens = b->tokens + row * T, *targets = b->targets + row * T;
+    i64 t = 0;
+    for (i64 p = r->first[which]; p < r->first[which + 1]; p++) {
+        const i64 at = r->at[p], n = r->tokens[p], start = t;
+        const bool whole = dataset_document_after(l->d, l->split, at) == at + n;
+        dataset_read(l->d, l->split, at, MIN(n + 1, all - at), l->row);
+        for (i64 i = 0; i < n; i++, t++) {
+            tokens[t] = l->row[i];
+            targets[t] = i + 1 < n || !whole ? l->row[i + 1] : -1;
+            b->doc_start[row * T + t] = (i32)(mask ? start : 0);
+            b->position[row * T + t] = (i32)(mask ? t - start : t);
+        }
+        if (cross && start && targets[start - 1] < 0) targets[start - 1] = tokens[start];
+    }
+    for (i64 start = t; t < T; t++) {
+        tokens[t] = dataset_eos(l->d), targets[t] = -1;
+        b->doc_start[row * T + t] = (i32)(mask ? start : 0);
+        b->position[row * T + t] = (i32)(mask ? t - start : t);
+    }
+    for (i64 i = 0; i < T; i++)
+        if (targets[i] >= 0) b->n_valid++, b->bytes += bytes[targets[i]];
+}
+
+/* Orders of different sources are different permutations. */
+static u64 seed_of(const loader *l, i64 source) { return l->o.seed + ((u64)source << 32); }
+
+static void fill_row(loader *l, i64 index, i64 row, batch *b)
+{
+    i64 source = 0, nth = index;
+    if (l->o.weights) quota_at(&l->quota, index, &source, &nth);
+    const part *p = &l->part[source];
+    const i64 epoch = nth / p->samples, i = nth % p->samples;
+    const i64 which = l->o.shuffle ? order_at(seed_of(l, source), epoch, p->samples, i) : i;
+    if (l->o.best_fit)
+        fill_packed(l, &p->rows, which, row, b);
+    else
+        fill_stream(l, p->start + l->o.context * which, row, b);
+}
+
 static void fill_empty_row(const loader *l, i64 row, batch *b)
 {
     const i64 T = l->o.context;
@@ -70,7 +128,7 @@ static void fill_empty_row(const loader *l, i64 row, batch *b)
     }
 }
 
-static void fill_batch(const loader *l, i64 index, batch *b)
+static void fill_batch(loader *l, i64 index, batch *b)
 {
     b->index = index + l->o.rank * l->o.rows;
     b->rows = b->n_valid = b->bytes = 0;
@@ -152,7 +210,7 @@ i64 loader_epoch(const loader *l) { return l->next / l->samples; }
 
 /* ---- opening */
 
-static status check_options(const dataset *d, data_split split, const loader_options *o, i64 *samples)
+static status check_options(const dataset *d, data_split split, const loader_options *o)
 {
     if (o->context < 1 || o->context > 1 << 24)
         return fail(ERR_CONFIG, "context is %lld; it must be from 1 to 2^24 tokens", (long long)o->context);
@@ -160,14 +218,50 @@ static status check_options(const dataset *d, data_split split, const loader_opt
         return fail(ERR_CONFIG, "rows a call: %lld; it must be from 1 to 2^20", (long long)o->rows);
     if (o->ranks < 1 || o->ranks > 1 << 20 || o->rank < 0 || o->rank >= o->ranks)
         return fail(ERR_CONFIG, "rank %d of %d; it must be from 0 to ranks - 1", o->rank, o->ranks);
-    const i64 tokens = dataset_tokens(d, split);
-    *samples = tokens ? (tokens - 1) / o->context : 0;
-    if (*samples < 1)
-        return fail(ERR_INPUT,
-                    "%s: its %s split has %lld tokens, a sample needs %lld (context + 1); give more text, a "
-                    "smaller context or a larger data.validation",
-                    dataset_folder(d), data_split_name[split], (long long)tokens, (long long)o->context + 1);
+    if ((o->weights || o->best_fit) && split != DATA_TRAIN)
+        return fail(ERR_CONFIG, "mixtures and packing are for the train split");
+    if (o->weights && o->weights != dataset_sources(d))
+        return fail(ERR_CONFIG, "%s: %lld weights for %lld sources of data: a weight for each",
+                    dataset_folder(d), (long long)o->weights, (long long)dataset_sources(d));
     return OK;
+}
+
+static status open_part(loader *l, i64 i)
+{
+    part *p = &l->part[i];
+    const i64 T = l->o.context;
+    p->tokens = dataset_tokens(l->d, l->split);
+    if (l->o.weights) dataset_source(l->d, i, &p->start, &p->tokens);
+    p->samples = p->tokens ? (p->tokens - 1) / T : 0;
+    if (l->o.best_fit) {
+        TRY(rows_open(l->d, l->o.weights ? i : -1, T, &p->rows));
+        p->samples = p->rows.rows;
+    }
+    l->samples += p->samples;
+    if (p->samples >= 1) return OK;
+    char which[48] = "";
+    if (l->o.weights) snprintf(which, sizeof which, "source %lld of the mixture in ", (long long)i + 1);
+    return fail(ERR_INPUT,
+                "%s: %sits %s split has %lld tokens, a sample needs %lld (context + 1); give more text, a "
+                "smaller context or a larger data.validation",
+                dataset_folder(l->d), which, data_split_name[l->split], (long long)p->tokens,
+                (long long)T + 1);
+}
+
+static status open_all(loader *l)
+{
+    l->parts = l->o.weights ? l->o.weights : 1;
+    if (l->o.weights) TRY(quota_open(l->o.weight, l->o.weights, &l->quota));
+    l->o.weight = NULL; // the caller's
+    TRY(mem_alloc((size_t)l->parts * sizeof(part), "sources", &l->part));
+    for (i64 i = 0; i < l->parts; i++) TRY(open_part(l, i));
+    return OK;
+}
+
+double loader_source_epochs(const loader *l, i64 i, i64 n)
+{
+    const double share = l->o.weights ? (double)l->quota.unit[i] / QUOTA_UNITS : 1;
+    return share * (double)n / (double)l->part[i].samples;
 }
 
 static status allocate(loader *l)
@@ -198,16 +292,16 @@ static status start_thread(loader *l)
 status loader_open(const dataset *d, data_split split, const loader_options *o, loader **out)
 {
     loader_options options = *o;
-    i64 samples = 0;
     if (!options.ranks) options.ranks = 1;
-    TRY(check_options(d, split, &options, &samples));
+    TRY(check_options(d, split, &options));
     loader *l;
     TRY(mem_alloc(sizeof *l, "loader", &l));
-    l->d = d, l->split = split, l->o = options, l->samples = samples;
+    l->d = d, l->split = split, l->o = options;
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->filled, NULL);
     pthread_cond_init(&l->emptied, NULL);
-    status s = allocate(l);
+    status s = open_all(l);
+    if (!s) s = allocate(l);
     if (!s) s = start_thread(l);
     if (s)
         loader_close(l);
@@ -229,6 +323,8 @@ void loader_close(loader *l)
     pthread_cond_destroy(&l->filled);
     pthread_cond_destroy(&l->emptied);
     pthread_mutex_destroy(&l->lock);
+    for (i64 i = 0; l->part && i < l->parts; i++) rows_close(&l->part[i].rows);
+    mem_free(l->part);
     mem_free(l->arrays);
     mem_free(l->row);
     mem_free(l);

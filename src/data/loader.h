@@ -12,6 +12,10 @@
  * one further, their T targets. Sample i starts at token i T; the last piece shorter than T + 1 is dropped.
  * Global index g stands for epoch g / samples and the (g mod samples)-th sample of that epoch's order.
  *
+ * With best_fit a sample is a row of whole documents, as many as fit (data/pack.h), each with its EOS, the
+ * rest EOS without loss. In a mixture the turns of the sources are computed too (data/quota.h); each has its
+ * own order and its own epochs, and `samples` is that of all together.
+ *
  * A call takes rows x ranks consecutive indices; rank r gets the r-th part of `rows` of them. So the batch of
  * a step is the same set of samples for every number of ranks (and of calls a step), and a position is
  * independent of both.
@@ -28,6 +32,9 @@ typedef struct loader_options {
     bool document_mask;      // doc_start, position count within documents
     bool mask_boundary_loss; // with document_mask: no target that is the first token of the next document
     int ranks, rank;         // 0 ranks: 1
+    bool best_fit;           // rows of whole documents; the train split alone
+    const double *weight;    // of a mixture, a number a source of the data set; NULL: its stream as it is
+    i64 weights;             // how many; 0: no mixture
 } loader_options;
 
 /* One call's rows; the caller owns the arrays, [rows * T] each. doc_start and position may be NULL. */
@@ -47,8 +54,9 @@ typedef struct batch {
 enum { LOADER_SLOTS = 2, LOADER_ARRAYS = (LOADER_SLOTS + 1) * 4 };
 
 typedef struct loader loader;
-/* D must outlive it. ERR_CONFIG: context, rows or ranks out of range; ERR_INPUT: the split has no whole
- * sample; ERR_MEMORY. Starts the prefetch thread, which never enters a parallel region. */
+/* D must outlive it. ERR_CONFIG: context, rows, ranks or weights out of range; ERR_INPUT: the split, or a
+ * source of the mixture, has no whole sample; ERR_MEMORY. Starts the prefetch thread, which never enters a
+ * parallel region. */
 status loader_open(const dataset *d, data_split split, const loader_options *o, loader **out) MUST;
 void loader_close(loader *l);        // NULL allowed
 i64 loader_samples(const loader *l); // an epoch
@@ -57,3 +65,5 @@ void loader_next(loader *l, batch *b);
 i64 loader_tell(const loader *l);
 i64 loader_epoch(const loader *l);             // loader_tell / loader_samples
 status loader_seek(loader *l, i64 index) MUST; // ERR_INPUT: negative
+/* Epochs of source I that the first N samples take: N times its share of them, over its own samples. */
+double loader_source_epochs(const loader *l, i64 i, i64 n);

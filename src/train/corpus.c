@@ -4,10 +4,11 @@
 #include "base/text.h"
 #include "data/prepare.h"
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_PATHS = 64 };
+enum { MOST_PATHS = CORPUS_SOURCES };
 
 static status read_paths(config *c, const char **paths, i64 *n)
 {
@@ -20,6 +21,23 @@ static status read_paths(config *c, const char **paths, i64 *n)
         if (!path_exists(paths[i]) && !strpbrk(paths[i], "*?["))
             return config_refuse(c, "data.train", "names %s, which does not exist", paths[i]);
     }
+    return OK;
+}
+
+status corpus_weights(const config *c, double *out, i64 *n)
+{
+    const i64 items = config_items(c, "data.train");
+    i64 given = 0;
+    *n = 0;
+    for (i64 i = 0; i < MIN(items, (i64)MOST_PATHS); i++) {
+        out[i] = config_item_number(c, "data.train", i, "weight");
+        given += !isnan(out[i]);
+    }
+    if (given && given < items)
+        return config_refuse(c, "data.train",
+                             "gives a weight to %lld of its %lld items; give one to each, or to none",
+                             (long long)given, (long long)items);
+    if (given && items > 1) *n = items;
     return OK;
 }
 
@@ -58,12 +76,15 @@ status corpus_open(config *c, const corpus_options *options, dataset **out)
 {
     char folder[PATH_MAX], line[256];
     const char *paths[MOST_PATHS];
-    i64 n;
+    double weights[MOST_PATHS];
+    i64 n, sources;
     listener l = {options, NULL};
     TRY(read_paths(c, paths, &n));
+    TRY(corpus_weights(c, weights, &sources));
     snprintf(folder, sizeof folder, "%s/data", options->cache);
     prepare_options prepare = {.build = {.train = paths,
                                          .train_count = n,
+                                         .mixture = sources > 0,
                                          .validation = config_text(c, "data.validation"),
                                          .document = config_text(c, "data.document"),
                                          .field = config_text(c, "data.field"),

@@ -15,3 +15,7 @@ typedef struct corpus_options {
 /* Sets model.vocab where it is auto. ERR_CONFIG: no data.train, or a vocabulary that the model cannot hold;
  * ERR_INPUT: the corpus. TALK hears one line a stage. */
 status corpus_open(config *c, const corpus_options *o, dataset **out) MUST;
+/* data.train's weights into OUT [CORPUS_SOURCES]: *n of them, 0 without a mixture. ERR_CONFIG: some have
+ * none. */
+enum { CORPUS_SOURCES = 64 };
+status corpus_weights(const config *c, double *out, i64 *n) MUST;

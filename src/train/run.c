@@ -6,6 +6,7 @@
 #include "train/run.h"
 #include "base/file.h"
 #include "device/peak.h"
+#include "train/corpus.h"
 #include "train/identity.h"
 #include "train/profile.h"
 #include <limits.h>
@@ -215,6 +216,9 @@ static status open_parts(trainer *t)
     guard_from(t->c, &t->guard);
     TRY(ramp_from(t->c, t->s->batch_rows, t->s->micro_rows, t->s->context, &t->ramp));
     loader_options lo = loader_for(t->c, ramp_unit(&t->ramp), true);
+    double weights[CORPUS_SOURCES];
+    TRY(corpus_weights(t->c, weights, &lo.weights));
+    lo.weight = weights;
     TRY(loader_open(t->data, DATA_TRAIN, &lo, &t->loader));
     TRY(batch_open(t->s->batch_rows, t->s->context, &t->batch));
     i64 have = dataset_tokens(t->data, DATA_VALIDATION);
@@ -238,6 +242,24 @@ static void identify(trainer *t)
     r->threads = device_about(t->o->device)->threads;
 }
 
+/* How often the run reads each source of a mixture: beyond four times, repeated text teaches less and less
+ * (Muennighoff et al., arXiv:2305.16264). */
+static void tell_mixture(trainer *t)
+{
+    enum { MOST_EPOCHS = 4 };
+    const i64 items = config_items(t->c, "data.train");
+    double weights[CORPUS_SOURCES];
+    i64 n;
+    status s = corpus_weights(t->c, weights, &n);
+    status_drop(s);
+    for (i64 i = 0; !s && n && i < items; i++) {
+        double epochs = loader_source_epochs(t->loader, i, t->steps * t->s->batch_rows);
+        say(t, "%sdata.train[%lld], %s: %.2f epochs%s", epochs > MOST_EPOCHS ? "warning: " : "", (long long)i,
+            config_item(t->c, "data.train", i, "path"), epochs,
+            epochs > MOST_EPOCHS ? "; beyond 4, repeated text teaches less and less" : "");
+    }
+}
+
 static status begin_at(trainer *t, const char *path)
 {
     char log[PATH_MAX];
@@ -246,6 +268,7 @@ static status begin_at(trainer *t, const char *path)
         TRY(set_steps(t, t->steps));
     else
         TRY(choose_length(t));
+    tell_mixture(t);
     TRY(read_spans(t));
     TRY(checkpoint_milestones(t->checkpoints, t->milestones, t->n_milestones));
     if (path) TRY(resume_from(t, path));

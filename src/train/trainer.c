@@ -80,6 +80,7 @@ loader_options loader_for(const config *c, i64 rows, bool train)
                             .seed = (u64)config_count(c, "train.seed.data"),
                             .shuffle = train && config_is(c, "data.order", "shuffle"),
                             .once = !train,
+                            .best_fit = train && config_is(c, "data.pack", "best_fit"),
                             .document_mask = config_flag(c, "data.document_mask"),
                             .mask_boundary_loss = config_flag(c, "data.mask_boundary_loss")};
 }
