@@ -119,11 +119,18 @@ static const model_case moe_sdd_like = { // norms of every expert's maps, before
     "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: sdd},\n"
     "        init: {std_factor: 1}, attention: {heads: 4, kv_heads: 2},\n"
     "        ffn: {kind: moe, width: 16, experts: 3, top_k: 2, shared: 1, balance_weight: 0.1}}\n"};
+
+static const model_case ultramem_v2_like = { // both layers see parts of one table, which overlap
+    "ultramem-v2",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 2}, ffn: {width: 48},\n"
+    "        memory: {kind: ultramem_v2, keys: 4, key_width: 16, value_width: 12, pre_width: 12, top: 3,\n"
+    "                 share_ratio: 0.6}}\n"};
+
 static const model_case model_cases[] = {
-    gpt2_like,     llama_like,   olmo2_like,         frac_like,           hybrid_like,        phd_like,
-    cswa_like,     sdd_like,     norms_like,         bhyt_like,           poly_like,          moe_like,
-    moe_bias_like, moe_sdd_like, over_encoding_like, over_tokenized_like, over_decoding_like, pkm_like,
-    ultramem_like};
+    gpt2_like,     llama_like,      olmo2_like,         frac_like,           hybrid_like,        phd_like,
+    cswa_like,     sdd_like,        norms_like,         bhyt_like,           poly_like,          moe_like,
+    moe_bias_like, moe_sdd_like,    over_encoding_like, over_tokenized_like, over_decoding_like, pkm_like,
+    ultramem_like, ultramem_v2_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {

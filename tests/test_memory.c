@@ -346,7 +346,7 @@ static i64 values_of(const char *const *with, i64 n)
     return values;
 }
 
-/* The published models: values of UltraMem-227M/1.2B, of Memory+. */
+/* The published models: values of UltraMemV2-227M/1.2B, of UltraMem-227M/1.2B, of Memory+. */
 static void test_parameters(void **state)
 {
     (void)state;
@@ -357,6 +357,10 @@ static void test_parameters(void **state)
         "model.memory.init=code"};
     static const char *const plus[] = {"model.memory.kind=pkm", "model.memory.spans=[3:3]",
                                        "model.memory.keys=1138", "model.memory.value_width=768"};
+    static const char *const v2[] = {"model.memory.kind=ultramem_v2", "model.memory.keys=360",
+                                     "model.memory.value_width=192", "model.memory.pre_width=192",
+                                     "model.memory.share_ratio=0.05"};
+    assert_true(values_of(v2, COUNT(v2)) == 995328000);
     assert_true(values_of(ultramem, COUNT(ultramem)) == 1002799104);
     assert_true(values_of(plus, COUNT(plus)) == 994593792);
 }
@@ -478,6 +482,82 @@ static void test_step(void **state)
     config_close(c);
 }
 
+/* ---- UltraMemV2 */
+
+/* t^(c)_a = s^(c)_a <P[row_a], z>: rows (1, 2), (3, -1), (0.5, 0), z = (2, -1). */
+static void test_match_by_hand(void **state)
+{
+    (void)state;
+    static const double pre[] = {1, 2, 3, -1, 0.5, 0, 7, 7}, index[] = {1, 2, 0}, z[] = {2, -1},
+                        s[] = {0.5, 2, 1, -1, 3, 4};
+    trial *t = run(OP_memory_match, "table=4x2 index=1x3 s=1x6 z=1x2 keys=2",
+                   (const double *[MAX_IN]){pre, index, s, z});
+    is_near(out_of(t, 0), (double[]){3.5, 14, 1, -1, 0, 0}, 6, 0);
+    trial_close(t);
+}
+
+/* 27 rows for two layers of 16 values: the second sees rows 16 to 26 and 0 to 4. */
+static void test_ring(void **state)
+{
+    (void)state;
+    runner r;
+    case_rows x;
+    rows_mixed(&x);
+    runner_open(&r, ultramem_v2_like, NULL, 0,
+                &(runner_options){.shape = case_shape(&x, MODE_EVALUATE, DT_F32)});
+    assert_int_equal(store_find(r.s, "memory.values.weight")->dim[0], 27);
+    assert_int_equal(store_find(r.s, "memory.pre_values.weight")->dim[1], 12);
+    for (i64 layer = 0; layer < 2; layer++) {
+        char path[64];
+        u8 times[27] = {0};
+        snprintf(path, sizeof path, "blocks.%lld.memory.memory_read", (long long)layer);
+        const node *read = node_called(r.m.g, path);
+        placing p = placing_of(read, read->in[0]);
+        for (i64 address = 0; address < 64; address++) times[place_of(&p, address).row]++;
+        for (i64 row = 0; row < 27; row++)
+            assert_int_equal(times[row], (layer ? row >= 16 || row < 5 : row < 16) * 4);
+    }
+    runner_close(&r);
+}
+
+/* A table that two layers look up: its gradient stays rows, and is the dense one to the bit, in whole steps
+ * and in steps whose last micro-batch is not full. */
+static void test_common_table(void **state)
+{
+    (void)state;
+    static const char *const with[] = {"train.batch_tokens=48", "train.precision=f32", "train.micro_batch=2"};
+    case_rows x;
+    session *s[2];
+    config *c[2];
+    double nats;
+    rows_make(&x, 4, CASE_CONTEXT, (i32[]){0, -1, 0, 5, -1, 0, 1, 8, -1, 0, 11, -1}, 9);
+    for (i64 rows = 3; rows <= 4; rows++) {
+        step_batch b = {x.token, x.target, x.start, x.position, rows, x.n_valid};
+        for (int dense = 0; dense < 2; dense++) {
+            c[dense] = case_config(ultramem_v2_like, with, COUNT(with));
+            assert_ok(session_open(c[dense], cpu, &(session_options){.isa = best(), .dense_gradients = dense},
+                                   &s[dense]));
+            session_start(s[dense]);
+            runner_weights(s[dense]->store);
+            session_forward_backward(s[dense], &b, 0, &nats);
+        }
+        static const char *const tables[] = {"memory.values.weight", "memory.pre_values.weight"};
+        for (int t = 0; t < COUNT(tables); t++) {
+            const tensor *table = g_find(s[0]->train.g, tables[t]);
+            const stored *list = store_find(s[0]->store, tables[t]),
+                         *whole = store_find(s[1]->store, tables[t]);
+            assert_true(table->n_more == 1 && !table->grad && list->rows && whole->grad);
+            float *sum = arena_array(s[0]->arena, float, whole->count);
+            for (i64 k = 0; k < list->rows->count; k++)
+                memcpy(sum + list->rows->ids[k] * list->dim[1], list->rows->values + k * list->dim[1],
+                       sizeof(float) * (size_t)list->dim[1]);
+            assert_true(list->rows->count > 16); // of both layers
+            assert_memory_equal(sum, whole->grad, sizeof(float) * (size_t)whole->count);
+        }
+        for (int k = 0; k < 2; k++) session_close(s[k]), config_close(c[k]);
+    }
+}
+
 /* ---- what is refused */
 static void refused(const char *yaml, const char *message)
 {
@@ -527,16 +607,22 @@ static void test_refusals(void **state)
         MEMORY("spans: [3:5], cores: 3"),
         "default: model.memory.value_width is 128; each of the 3 cores scores an equal part of a value, so "
         "model.memory.cores must divide it");
+    static const char heads[] = "model: {memory: {kind: ultramem_v2, heads: 2}}\n";
+    config *none;
+    assert_fails(
+        config_parse("c.yaml", heads, strlen(heads), NULL, 0, &none), ERR_CONFIG,
+        "c.yaml:1: model.memory.heads belongs to model.memory.kind pkm or ultramem, and that is ultramem_v2; "
+        "choose it or remove the key");
     refused(MEMORY("spans: [3:5], rank: 1, aux_weight: 0.001"),
             "c.yaml:3: model.memory.aux_weight is 0.001, but the loss is a mean over the singular values 2 "
             "to rank, "
             "and model.memory.rank is 1");
     config *c;
     static const char other[] = "model: {memory: {kind: pkm, spans: [1:1], rank: 2}}\n";
-    assert_fails(
-        config_parse("c.yaml", other, strlen(other), NULL, 0, &c), ERR_CONFIG,
-        "c.yaml:1: model.memory.rank belongs to model.memory.kind ultramem, and that is pkm; choose it or "
-        "remove the key");
+    assert_fails(config_parse("c.yaml", other, strlen(other), NULL, 0, &c), ERR_CONFIG,
+                 "c.yaml:1: model.memory.rank belongs to model.memory.kind ultramem or ultramem_v2, and that "
+                 "is pkm; choose it or "
+                 "remove the key");
 }
 
 int main(void)
@@ -558,6 +644,9 @@ int main(void)
         cmocka_unit_test(test_start),
         cmocka_unit_test(test_classes),
         cmocka_unit_test(test_step),
+        cmocka_unit_test(test_match_by_hand),
+        cmocka_unit_test(test_ring),
+        cmocka_unit_test(test_common_table),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);

@@ -157,17 +157,26 @@ static void read_values(const dumper *d, const tensor *t, double *out)
 }
 
 /* A look-up table's gradient that autodiff left as rows: they are added up here. */
-static status gather_rows(const dumper *d, const tensor *param, double *out)
+static status gather_look_up(const dumper *d, const tensor *param, const tensor *grad_ids,
+                             const tensor *grad_rows, double *out)
 {
-    i64 k = count(param->grad_ids), n = cols(param);
+    i64 k = count(grad_ids), n = cols(param);
     double *ids, *rows;
     TRY(mem_alloc(sizeof(double) * (size_t)(k + k * n), "rows of a gradient", &ids));
     rows = ids + k;
-    read_values(d, param->grad_ids, ids);
-    read_values(d, param->grad_rows, rows);
+    read_values(d, grad_ids, ids);
+    read_values(d, grad_rows, rows);
     for (i64 i = 0; i < k; i++)
         for (i64 j = 0; j < n; j++) out[(i64)ids[i] * n + j] += rows[i * n + j];
     mem_free(ids);
+    return OK;
+}
+
+static status gather_rows(const dumper *d, const tensor *param, double *out)
+{
+    TRY(gather_look_up(d, param, param->grad_ids, param->grad_rows, out));
+    for (int i = 0; i < param->n_more; i++)
+        TRY(gather_look_up(d, param, param->more_ids[i], param->more_rows[i], out));
     return OK;
 }
 

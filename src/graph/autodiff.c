@@ -4,7 +4,7 @@
  * gradient is a TALLY in f32: where the last node of a gradient can accumulate (OP_ACCUMULATES), its output
  * is bound to the tally, so that GEMMs add into the buffer themselves; otherwise an `accumulate` node is
  * added. A look-up's gradient stays a list of rows (grad_ids, grad_rows) where the parameter allows it
- * (param.rows) and nothing else reaches it. */
+ * (param.rows) and nothing dense reaches it. */
 #include "graph/graph.h"
 #include "ops/op.h"
 #include <string.h>
@@ -79,15 +79,24 @@ static bool stays_rows(const tensor *param, const tensor *gradient)
     return param->param.rows && gradient->maker && gradient->maker->def->flags & OP_ROWS;
 }
 
-/* Gradients that could stay rows were put aside: they do if there is one of them and nothing dense. */
+static void keep_look_up(const node *lookup, tensor **ids, tensor **rows)
+{
+    *ids = lookup->in[0];
+    *rows = lookup->in[1];
+    (*ids)->keep = (*rows)->keep = true;
+}
+
+/* Gradients that could stay rows were put aside: they do if there is nothing dense. */
 static void finish_param(backward *b, tensor *param)
 {
     parts *p = &b->parts[param->id];
-    if (p->n == 1 && !param->grad) {
-        const node *lookup = p->part[0]->maker;
-        param->grad_ids = lookup->in[0];
-        param->grad_rows = lookup->in[1];
-        param->grad_ids->keep = param->grad_rows->keep = true;
+    if (p->n && !param->grad) {
+        param->n_more = p->n - 1;
+        param->more_ids = arena_array(b->g->arena, tensor *, p->n);
+        param->more_rows = arena_array(b->g->arena, tensor *, p->n);
+        keep_look_up(p->part[0]->maker, &param->grad_ids, &param->grad_rows);
+        for (int i = 1; i < p->n; i++)
+            keep_look_up(p->part[i]->maker, &param->more_ids[i - 1], &param->more_rows[i - 1]);
     } else
         for (int i = 0; i < p->n; i++) into_param(b, param, p->part[i], true); // each a look-up's own node
 }

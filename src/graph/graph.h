@@ -68,10 +68,12 @@ struct tensor {
     param_info param;  // PARAM
     const void *fixed; // CONST: its values, dense (the graph's arena)
     tensor *grad;      // PARAM: its TALLY once something accumulated into it; NULL: no dense gradient
-    // PARAM with param.rows whose only gradient is one node with OP_ROWS (embedding_grad): autodiff drops
-    // that node and keeps its inputs, the look-ups of one micro-batch: row grad_ids[k] gets the k-th row of
-    // grad_rows, whose rows may lie side by side (a vjp just adds the node).
-    tensor *grad_ids, *grad_rows;
+    // PARAM with param.rows whose gradient comes from nodes with OP_ROWS (embedding_grad) only: autodiff
+    // drops those nodes and keeps their inputs, the look-ups of one micro-batch: row grad_ids[k] gets the
+    // k-th row of grad_rows, whose rows may lie side by side (a vjp just adds the node). A table that is
+    // looked up in several places has n_more further pairs, in the order in which their rows are added.
+    tensor *grad_ids, *grad_rows, **more_ids, **more_rows;
+    int n_more;
     bool keep;       // the caller reads it after the run
     bool boundary;   // recomputation `block` keeps it
     bool wants_grad; // a leaf whose gradient the caller asks for (checks)

@@ -10,12 +10,16 @@
  * k, rank r for each head, sqrt(expansion) keys rows and columns; (I, s) = memory_search(S_row, S_col, C); y
  * = memory_read(values, I, s);   o = W_o y
  *
+ *   ultramem_v2  beside every feed-forward; a query for each rank, one head;  s' = s <pre_values[row], W_p
+ * x>; y = memory_read(values, I, s'), its groups added;  all layers see parts of one table
+ *
  * What it reads is normalised: where no norm stands before the feed-forward (norm.ffn has neither pre nor
  * stream) and none after attention (norm.attn has no post), the layer has a norm of its own. How its output
  * joins the stream is the residual slot's business (residual_add). The values' gradient stays rows, their
  * class is embedding: not decayed where rows are updated lazily; cores are of class vector.
  *
- * Source:  product keys: Lample et al., arXiv:1907.05242; UltraMem: arXiv:2411.12364.
+ * Source:  product keys: Lample et al., arXiv:1907.05242; UltraMem: arXiv:2411.12364; v2: arXiv:2508.18756,
+ *          from its equations (the released code differs from them).
  * Departs: no convolution before the query (the paper's gain is about 0, its code has none); RMSNorm for
  *          queries and keys; pi is computed (ops/memory_place.h).
  */
@@ -26,17 +30,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ANY "model.memory.kind=pkm ultramem"
-#define ULTRA "model.memory.kind=ultramem"
+#define ANY "model.memory.kind=pkm ultramem ultramem_v2"
+#define HEADS "model.memory.kind=pkm ultramem"
+#define ULTRA "model.memory.kind=ultramem ultramem_v2"
+#define V2 "model.memory.kind=ultramem_v2"
 const config_key memory_keys[] = {
-    {"model.memory.kind", KEY_CHOICE, "none", "none pkm ultramem",
+    {"model.memory.kind", KEY_CHOICE, "none", "none pkm ultramem ultramem_v2",
      .help =
          "large tables of values, looked up by product keys, beside the feed-forward; pkm: additive scores "
-         "and softmax; ultramem: Tucker scores, shared and expanded values",
-     .source = "pkm: Lample et al., arXiv:1907.05242; ultramem: arXiv:2411.12364"},
+         "and softmax; ultramem: Tucker scores, shared and expanded values; ultramem_v2: in every block, "
+         "each value with a pre-value that weighs it",
+     .source = "pkm: Lample et al., arXiv:1907.05242; ultramem: arXiv:2411.12364; v2: arXiv:2508.18756"},
     {"model.memory.spans", KEY_LIST, "[]",
      .help = "the layers, as READ:ADD: each reads before the feed-forward of block READ and is added to the "
-             "stream after block ADD: [3:5, 7:9]",
+             "stream after block ADD: [3:5, 7:9]; ultramem_v2: every block beside itself if none is named",
      .source = "arXiv:2411.12364", .only = ANY},
     {"model.memory.spans[].span", KEY_STRING, "", .help = "READ:ADD, two blocks, counted from 0"},
     {"model.memory.keys", KEY_COUNT, "64", .min = 1, .max = 46340,
@@ -50,7 +57,7 @@ const config_key memory_keys[] = {
     {"model.memory.top", KEY_COUNT, "8", .min = 1, .max = 512, .unit = "values",
      .help = "values that a token reads for each head", .only = ANY},
     {"model.memory.heads", KEY_COUNT, "2", .min = 1, .max = 16,
-     .help = "sets of keys, each with a selection of its own; their outputs are added", .only = ANY},
+     .help = "sets of keys, each with a selection of its own; their outputs are added", .only = HEADS},
     {"model.memory.rank", KEY_COUNT, "2", .min = 1, .max = 4,
      .help = "rank of the score: S_row^T C S_col with C of rank x rank", .source = "arXiv:2411.12364",
      .only = ULTRA},
@@ -63,13 +70,20 @@ const config_key memory_keys[] = {
     {"model.memory.init", KEY_CHOICE, "paper", "paper code",
      .help =
          "initial gains of queries and keys, and spread of the values: so that the mean selected score is 1 "
-         "and the output's variance 1/(2 layers), or the constants of the authors' code",
+         "and the output varies as a feed-forward's does, or the constants of the authors' code",
      .source = "arXiv:2411.12364", .only = ULTRA},
     {"model.memory.aux_weight", KEY_NUMBER, "0", .max = 1e3,
      .help = "weight of the loss max(0, sigma_i(C) - aux_margin)^2, mean over i >= 2 and heads",
      .source = "arXiv:2411.12364", .only = ULTRA},
     {"model.memory.aux_margin", KEY_NUMBER, "0.15", .max = 1e3,
      .help = "singular values of C beyond the first are free up to this", .only = ULTRA},
+    {"model.memory.pre_width", KEY_COUNT, "auto", "auto", .min = 1, .max = 65536, .unit = "values",
+     .help = "width of a pre-value; auto: a third of value_width", .source = "arXiv:2508.18756", .only = V2},
+    {"model.memory.share_ratio", KEY_NUMBER, "1", .min = 1e-3, .max = 1,
+     .help =
+         "share that a layer's keys^2 values are of the one table of all layers; each layer starts where the "
+         "one before ends, in a ring; 1: all see the same",
+     .source = "arXiv:2508.18756", .only = V2},
     {"model.memory.value_lr_factor", KEY_NUMBER, "10", .min = 1e-3, .max = 1e3,
      .help = "the values' learning rate is this times the others' at step 0, falling linearly to 1 times",
      .source = "arXiv:2411.12364", .only = ANY},
@@ -85,13 +99,18 @@ const method_row memory_methods[] = {
     {"ultramem", "memory", .settings = "model.memory.kind=ultramem model.memory.spans=[0:1]",
      .small = "model.memory.keys=4 model.memory.key_width=8 model.memory.value_width=16 "
               "model.memory.top=3"},
+    {"ultramem_v2", "memory", .settings = "model.memory.kind=ultramem_v2",
+     .small = "model.memory.keys=4 model.memory.key_width=8 model.memory.value_width=12 model.memory.top=3 "
+              "model.memory.share_ratio=0.6"},
     {0},
 };
 
 typedef struct layer_shape {
     i64 n, side; // values = n^2; keys a side of the grid of addresses
     i64 key, value, top, heads, rank, cores, expansion;
-    bool paper;
+    i64 pre, rows,
+        shift; // v2: width of a pre-value; rows of the common table; those before this layer's first
+    bool v2, paper;
     memory_moments scores; // paper: at the start, with gains of 1
 } layer_shape;
 
@@ -129,11 +148,14 @@ void memory_start(model_builder *b, memory *m)
     *m = (memory){0};
     if (of_is(b, "model.memory.kind", "none")) return;
     i64 n = config_items(b->c, key);
+    bool every = !n && of_is(b, "model.memory.kind", "ultramem_v2");
+    m->span = arena_array(b->g->arena, memory_span, MAX(n, b->layers));
+    for (i64 k = 0; every && k < b->layers; k++) m->span[m->n++] = (memory_span){k, k, NULL};
+    if (every) return;
     if (!n) {
         refuse(b, key, "is empty: name the blocks where each layer reads and is added, like [0:1]");
         return;
     }
-    m->span = arena_array(b->g->arena, memory_span, n);
     for (i64 k = 0; k < n; k++) {
         const char *text = config_item(b->c, key, k, "span");
         i64 read = 0, add = 0;
@@ -147,19 +169,25 @@ void memory_start(model_builder *b, memory *m)
 }
 
 /* ---- shapes */
-static bool read_shape(model_builder *b, layer_shape *s)
+/* NUMBER: of the memory layers, from 0. */
+static bool read_shape(model_builder *b, i64 number, layer_shape *s)
 {
-    bool ultra = of_is(b, "model.memory.kind", "ultramem");
+    bool ultra = !of_is(b, "model.memory.kind", "pkm"), v2 = of_is(b, "model.memory.kind", "ultramem_v2");
     *s = (layer_shape){.n = of_count(b, "model.memory.keys"),
                        .key = of_count(b, "model.memory.key_width"),
                        .value = of_count(b, "model.memory.value_width"),
                        .top = of_count(b, "model.memory.top"),
-                       .heads = of_count(b, "model.memory.heads"),
+                       .heads = v2 ? 1 : of_count(b, "model.memory.heads"),
+                       .v2 = v2,
                        .rank = ultra ? of_count(b, "model.memory.rank") : 1,
                        .cores = ultra ? of_count(b, "model.memory.cores") : 1,
                        .expansion = ultra ? of_count(b, "model.memory.expansion") : 1,
                        .paper = ultra && of_is(b, "model.memory.init", "paper")};
-    i64 root = 1;
+    i64 root = 1, given = of_count(b, "model.memory.pre_width");
+    s->pre = given > 0 ? given : MAX(1, s->value / 3);
+    s->rows =
+        v2 ? (i64)ceil((double)(s->n * s->n) / of_number(b, "model.memory.share_ratio") - 1e-6) : s->n * s->n;
+    s->shift = v2 ? number * s->n * s->n % s->rows : 0;
     while (root * root < s->expansion) root++;
     s->side = root * s->n;
     if (root * root != s->expansion)
@@ -204,19 +232,20 @@ static tensor *unit(model_builder *b, const char *name, tensor *x, double gain)
     return g_out(g_node(b->g, OP_rms_norm, IN(x, by), WITH({"eps", of_number(b, "model.norm.eps")})), 0);
 }
 
-static tensor *values_table(model_builder *b, const layer_shape *s, double std)
+static tensor *values_table(model_builder *b, const layer_shape *s, const char *name, i64 width, double std)
 {
     param_info info = {.kind = PARAM_EMBEDDING,
                        .std = std,
                        .rows = true,
                        .lr_factor = of_number(b, "model.memory.value_lr_factor"),
                        .lr_until = config_text(b->c, "model.memory.value_lr_until")};
-    return matrix(b, "values.weight", s->n * s->n, s->value, info);
+    if (!s->v2) return matrix(b, name, s->rows, width, info);
+    return g_param(b->g, arena_printf(b->g->arena, "memory.%s", name), 2, (i64[]){s->rows, width}, &info);
 }
 
-static tensor *map_back(model_builder *b, tensor *y)
+static tensor *map_back(model_builder *b, tensor *y, double std)
 {
-    param_info info = {.kind = PARAM_MATRIX, .std = 1 / sqrt((double)cols(y))};
+    param_info info = {.kind = PARAM_MATRIX, .std = std};
     return multiply(b, y, matrix(b, "out.weight", b->width, cols(y), info), false);
 }
 
@@ -255,32 +284,66 @@ static tensor *additive_scores(model_builder *b, const layer_shape *s, const cha
 static tensor *pkm(model_builder *b, const layer_shape *s, tensor *x)
 {
     tensor *rows = additive_scores(b, s, "row", x), *columns = additive_scores(b, s, "column", x);
-    tensor *values = values_table(b, s, 1 / sqrt((double)s->value));
+    tensor *values = values_table(b, s, "values.weight", s->value, 1 / sqrt((double)s->value));
     node *found = g_node(b->g, OP_product_keys, IN(rows, columns),
                          WITH({"heads", (double)s->heads}, {"m", (double)s->top}));
     if (b->g->failed) return x;
     tensor *y = g_out(g_node(b->g, OP_memory_read, IN(values, g_out(found, 0), g_out(found, 1)),
                              WITH({"keys", (double)s->side})),
                       0);
-    return b->g->failed || cols(y) == b->width ? y : map_back(b, y);
+    return b->g->failed || cols(y) == b->width ? y : map_back(b, y, 1 / sqrt((double)s->value));
 }
 
 /* ---- UltraMem */
-static tensor *tucker_scores(model_builder *b, const layer_shape *s, const char *side, tensor *x)
+typedef struct start { // initial values
+    double map, query_gain, key_gain, values;
+} start;
+
+/* Width of the feed-forward of this block in widths of the model; 8/3 where it has no such matrix (experts).
+ */
+static double inner_width(model_builder *b)
+{
+    const tensor *down =
+        g_find(b->g, arena_printf(b->g->arena, "blocks.%lld.ffn.down.weight", (long long)b->layer));
+    return down ? (double)cols(down) / (double)b->width : 8.0 / 3;
+}
+
+static start start_of(model_builder *b, const layer_shape *s)
+{
+    double code = pow((double)s->key, s->v2 ? -0.4 : -0.33);
+    start x = {s->v2 ? sqrt(0.4 / (double)b->width) : 1 / sqrt((double)s->key), code, code, 0.02};
+    if (!s->paper) return x;
+    x.query_gain = 1 / sqrt(s->scores.mean);
+    x.key_gain = 1 / sqrt((double)s->key);
+    x.values = s->v2 ? memory_value_std_v2(inner_width(b), b->width, s->top, s->heads, s->scores.deviation,
+                                           s->pre, s->value, b->layers)
+                     : memory_value_std(s->expansion, s->top, s->heads, b->layers);
+    return x;
+}
+
+/* N(W x) N(K)^T, a rank's keys of all heads; OF names the part: "row", "row.0". */
+static tensor *part_scores(model_builder *b, const layer_shape *s, const start *st, const char *of, i64 keys,
+                           tensor *x)
 {
     arena *a = b->g->arena;
-    param_info info = {.kind = PARAM_MATRIX, .std = 1 / sqrt((double)s->key)};
-    double code = pow((double)s->key, -0.33);
-    double query_gain = s->paper ? 1 / sqrt(s->scores.mean) : code;
-    double key_gain = s->paper ? 1 / sqrt((double)s->key) : code;
+    param_info info = {.kind = PARAM_MATRIX, .std = st->map};
     tensor *q =
-        multiply(b, x, matrix(b, arena_printf(a, "query_%s.weight", side), s->key, b->width, info), false);
-    tensor *keys =
-        matrix(b, arena_printf(a, "key_%s.weight", side), s->heads * s->rank * s->side, s->key, info);
+        multiply(b, x, matrix(b, arena_printf(a, "query_%s.weight", of), s->key, b->width, info), false);
+    tensor *k = matrix(b, arena_printf(a, "key_%s.weight", of), keys, s->key, info);
     if (b->g->failed) return x;
-    q = unit(b, arena_printf(a, "query_%s.gain", side), q, query_gain);
-    keys = unit(b, arena_printf(a, "key_%s.gain", side), keys, key_gain);
-    return multiply(b, q, keys, true);
+    q = unit(b, arena_printf(a, "query_%s.gain", of), q, st->query_gain);
+    return multiply(b, q, unit(b, arena_printf(a, "key_%s.gain", of), k, st->key_gain), true);
+}
+
+/* One query for all ranks and heads; v2: one for each rank. */
+static tensor *tucker_scores(model_builder *b, const layer_shape *s, const start *st, const char *side,
+                             tensor *x)
+{
+    tensor *part[4];
+    if (!s->v2) return part_scores(b, s, st, side, s->heads * s->rank * s->side, x);
+    for (i64 p = 0; p < s->rank && !b->g->failed; p++)
+        part[p] = part_scores(b, s, st, arena_printf(b->g->arena, "%s.%lld", side, (long long)p), s->side, x);
+    return b->g->failed ? x : side_by_side(b, part, s->rank);
 }
 
 /* The core, and the pair (u, t) whose sign a state keeps. */
@@ -301,12 +364,24 @@ static tensor *core_of(model_builder *b, const layer_shape *s, tensor **pair)
     return core;
 }
 
+/* v2: s <P[row], W_p x> */
+static tensor *matched(model_builder *b, const layer_shape *s, const start *st, const op_set *places,
+                       const node *found, tensor *x)
+{
+    param_info info = {.kind = PARAM_MATRIX, .std = st->map};
+    tensor *z = multiply(b, x, matrix(b, "pre.weight", s->pre, b->width, info), false);
+    tensor *table = values_table(b, s, "pre_values.weight", s->pre, st->values);
+    node *t = g_node(b->g, OP_memory_match, IN(table, g_out(found, 0), g_out(found, 1), z), places);
+    return b->g->failed ? x : g_out(t, 0);
+}
+
 static tensor *ultramem(model_builder *b, const layer_shape *s, tensor *x)
 {
-    tensor *rows = tucker_scores(b, s, "row", x), *columns = tucker_scores(b, s, "column", x), *pair;
+    start st = start_of(b, s);
+    tensor *rows = tucker_scores(b, s, &st, "row", x), *columns = tucker_scores(b, s, &st, "column", x),
+           *pair;
     tensor *core = core_of(b, s, &pair);
-    double std = s->paper ? memory_value_std(s->expansion, s->top, s->heads, b->layers) : 0.02;
-    tensor *values = values_table(b, s, std);
+    tensor *values = values_table(b, s, "values.weight", s->value, st.values);
     node *found = g_node(b->g, OP_memory_search, IN(rows, columns, core, pair),
                          WITH({"heads", (double)s->heads}, {"m", (double)s->top}));
     if (b->g->failed) return x;
@@ -315,20 +390,25 @@ static tensor *ultramem(model_builder *b, const layer_shape *s, tensor *x)
                         g_out(g_node(b->g, OP_memory_recall, IN(rows, columns, core, g_out(found, 0)),
                                      WITH({"heads", (double)s->heads})),
                               0));
-    double shuffle = s->expansion > 1 ? (double)b->layer + 1 : 0;
-    node *y =
-        g_node(b->g, OP_memory_read, IN(values, g_out(found, 0), g_out(found, 1)),
-               WITH({"keys", (double)s->side}, {"expansion", (double)s->expansion}, {"shuffle", shuffle}));
-    return b->g->failed ? x : map_back(b, g_out(y, 0));
+    op_set places[6] = {{"keys", (double)s->side},
+                        {"expansion", (double)s->expansion},
+                        {"shuffle", s->expansion > 1 ? (double)b->layer + 1 : 0},
+                        {"shift", (double)s->shift}};
+    tensor *scores = s->v2 ? matched(b, s, &st, places, found, x) : g_out(found, 1);
+    if (s->v2) places[4] = (op_set){"sum", 1};
+    node *y = g_node(b->g, OP_memory_read, IN(values, g_out(found, 0), scores), places);
+    if (b->g->failed) return x;
+    return map_back(b, g_out(y, 0), s->v2 ? st.map : 1 / sqrt((double)cols(g_out(y, 0))));
 }
 
 /* ---- the slot */
-static tensor *(*const kinds[])(model_builder *b, const layer_shape *s, tensor *x) = {NULL, pkm, ultramem};
+static tensor *(*const kinds[])(model_builder *b, const layer_shape *s, tensor *x) = {NULL, pkm, ultramem,
+                                                                                      ultramem};
 
-static tensor *layer(model_builder *b, tensor *x)
+static tensor *layer(model_builder *b, i64 number, tensor *x)
 {
     layer_shape s;
-    if (!read_shape(b, &s)) return x;
+    if (!read_shape(b, number, &s)) return x;
     const char *scope = g_push(b->g, "memory");
     tensor *y = kinds[of_choice(b, "model.memory.kind")](b, &s, norm_beside_ffn(b, x));
     y = b->g->failed ? y : dropout(b, y);
@@ -339,7 +419,7 @@ static tensor *layer(model_builder *b, tensor *x)
 void memory_slot(model_builder *b, memory *m, residual *r, tensor *x)
 {
     for (i64 k = 0; k < m->n && !b->g->failed; k++)
-        if (m->span[k].read == b->layer) m->span[k].found = layer(b, x);
+        if (m->span[k].read == b->layer) m->span[k].found = layer(b, k, x);
     for (i64 k = 0; k < m->n && !b->g->failed; k++)
         if (m->span[k].add == b->layer) residual_add(b, r, m->span[k].found);
 }

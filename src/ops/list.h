@@ -89,5 +89,7 @@
     OP(memory_search)                                                                                        \
     OP(memory_search_grad)                                                                                   \
     OP(memory_recall)                                                                                        \
+    OP(memory_match)                                                                                         \
+    OP(memory_match_grad)                                                                                    \
     OP(memory_read)                                                                                          \
     OP(memory_read_grad)

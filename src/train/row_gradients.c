@@ -26,6 +26,8 @@ static status build(arena *a, row_table *t, i64 micro_batches)
 {
     i64 before, all, width = cols(t->param);
     t->micro = count(t->param->grad_ids);
+    for (int i = 0; i < t->param->n_more; i++)
+        TRY(add_i64(t->micro, count(t->param->more_ids[i]), &t->micro));
     TRY(mul_i64(t->micro, micro_batches - 1, &before));
     t->most = MIN(before, rows_of(t->param));
     TRY(add_i64(t->most, t->micro, &all));
@@ -80,11 +82,10 @@ void row_gradients_clear(row_gradients *r)
     for (i64 i = 0; i < r->n; i++) r->table[i].list->count = 0;
 }
 
-/* The first N look-ups of the micro-batch, behind the list of KEPT rows. An id outside the table has read
- * zeros and gets nothing: -1. */
-static void copy_look_ups(const row_table *t, const program *p, i64 kept, i64 n)
+/* The first N look-ups of one place in the micro-batch, behind the list of KEPT rows. An id outside the table
+ * has read zeros and gets nothing: -1. */
+static void copy_look_ups(const row_table *t, view ids, view rows, i64 kept, i64 n)
 {
-    view ids = program_view(p, t->param->grad_ids), rows = program_view(p, t->param->grad_rows);
     i64 width = cols(t->param), words = rows_of(t->param);
     i32 *to_ids = (i32 *)program_data(t->merge, t->ids) + kept;
     float *to = (float *)program_data(t->merge, t->values) + kept * width;
@@ -103,15 +104,21 @@ static void copy_look_ups(const row_table *t, const program *p, i64 kept, i64 n)
 
 static void add(const row_table *t, const program *p, i64 rows, i64 micro_rows)
 {
-    i64 width = cols(t->param), kept = t->list->count, n = t->micro / micro_rows * rows;
+    i64 width = cols(t->param), kept = t->list->count, filled = 0;
     i32 *ids = program_data(t->merge, t->ids);
     assert(kept <= t->most && t->micro % micro_rows == 0);
     if (kept) {
         memcpy(ids, t->list->ids, (size_t)kept * sizeof *ids);
         memcpy(program_data(t->merge, t->values), t->list->values, (size_t)(kept * width) * sizeof(float));
     }
-    copy_look_ups(t, p, kept, n);
-    for (i64 k = kept + n; k < t->most + t->micro; k++) ids[k] = -1;
+    for (int i = 0; i <= t->param->n_more; i++) {
+        tensor *at = i ? t->param->more_ids[i - 1] : t->param->grad_ids;
+        tensor *values = i ? t->param->more_rows[i - 1] : t->param->grad_rows;
+        i64 here = count(at) / micro_rows * rows;
+        copy_look_ups(t, program_view(p, at), program_view(p, values), kept + filled, here);
+        filled += here;
+    }
+    for (i64 k = kept + filled; k < t->most + t->micro; k++) ids[k] = -1;
     program_run(t->merge, &(step_info){0}, PHASE_FORWARD);
     t->list->count = *(i32 *)program_data(t->merge, t->found);
 }
