@@ -1,15 +1,14 @@
 /* moe: a feed-forward of many experts, of which each token passes through a few.
  *
- *     z = x Wg^T (f32), perhaps normed;  S = the top k by score (+ bias);  w = their scores, renormalised or
- * raw y = shared(x) + sum over S of w_e E_e(x)
+ *     z = x Wg^T (f32), perhaps normed;  S = the top k by score (+ bias);  w = scores, renormalised or raw
+ *     y = shared(x) + sum over S of w_e E_e(x)
  *
  * Parameters: router.weight [E, d] f32, experts.{gate, up, down}.weight [E, out, in], shared.{gate, up, down}
  * .weight (one dense layer as wide as its experts together: equal to them side by side). State: router.bias.
  *
  * Dropless: exactly k assignments a token, sorted by expert, ragged matrix products (ops/moe_plan.c,
  * expert_linear.c). Capacity: an expert takes ceil(factor k T / E) assignments of a sequence of T tokens, in
- * training only; the group is the sequence, so that a step does not depend on how it is cut into
- * micro-batches.
+ * training only; the group is the sequence: a step does not depend on how it is cut into micro-batches.
  *
  * The terms of the objective are means over the tokens with a target and over the layers that have experts,
  * as MegaBlocks and Megatron take them. Tokens without a target are routed but not counted.

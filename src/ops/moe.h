@@ -2,7 +2,8 @@
  * and offsets that may come from a file.
  *
  *     enum moe_router kind = (enum moe_router)attr(n, "router");
- *     segment s = segment_of(offsets, e, rows);            // rows of expert e: first .. first + rows
+ *     i64 done = 0;
+ *     for (e ...) segment s = segment_next(offsets[e], offsets[e + 1], rows, &done); // first .. first + rows
  */
 #pragma once
 #include "ops/op.h"
@@ -19,16 +20,14 @@ typedef struct segment {
     i64 first, rows;
 } segment;
 
-/* Rows of expert E, held within the rows there are and after those of expert E - 1. */
-static inline segment segment_of(const i32 *offsets, i64 e, i64 rows)
+/* Rows of expert E, asked in ascending order of E; *DONE, 0 at first, is where the one before ended. Held
+ * within the rows there are and behind that end, whatever OFFSETS say: no two experts share a row. */
+static inline segment segment_next(i64 first, i64 end, i64 rows, i64 *done)
 {
-    i64 first = offsets[e] < 0 ? 0 : MIN(offsets[e], rows), end = MIN(offsets[e + 1], rows);
-    return (segment){first, MAX(end - first, 0)};
-}
-static inline segment segment_of64(const double *offsets, i64 e, i64 rows)
-{
-    i64 first = offsets[e] < 0 ? 0 : MIN((i64)offsets[e], rows), end = MIN((i64)offsets[e + 1], rows);
-    return (segment){first, MAX(end - first, 0)};
+    segment s = {.first = first < *done ? *done : MIN(first, rows)};
+    s.rows = MAX(MIN(end, rows) - s.first, 0);
+    *done = s.first + s.rows;
+    return s;
 }
 
 /* p = softmax z (or sigmoid z) of a row of N, *lse = log sum exp z. */
