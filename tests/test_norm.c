@@ -304,6 +304,16 @@ static void test_equivalences(void **state)
     SAME(no_star, hybrid);
 }
 
+static void initial(runner *r) // not moved away from constants, as runner_weights does
+{
+    store_initialize(r->s, 3);
+    for (i64 i = 0; i < r->m.g->n_tensors; i++) {
+        const tensor *t = r->m.g->tensors[i];
+        for (i64 k = 0; t->role == ROLE_PARAM && k < count(t); k++)
+            oracle_data(r->o, t)[k] = store_find(r->s, t->path)->master[k];
+    }
+}
+
 /* ---- residual scales and the initial values that go with them */
 static void test_deepnorm(void **state)
 {
@@ -333,6 +343,41 @@ static void test_deepnorm(void **state)
     runner_close(&r);
 }
 
+/* Orthonormal rows, or columns where there are more rows, times sqrt(outputs / inputs); each expert's. */
+static void check_orthogonal(const stored *e)
+{
+    i64 n = e->dim[e->ndim - 1], rows = e->dim[e->ndim - 2];
+    for (const float *w = e->master; w < e->master + e->count; w += rows * n)
+        for (i64 a = 0; a < MIN(rows, n); a++)
+            for (i64 c = 0; c <= a; c++) {
+                double dot = 0;
+                for (i64 k = 0; k < MAX(rows, n); k++)
+                    dot += rows <= n ? w[a * n + k] * w[c * n + k] : w[k * n + a] * w[k * n + c];
+                double want = a == c ? (double)rows / (double)n : 0;
+                if (!(fabs(dot - want) <= 1e-5)) fail_msg("%s: %g, not %g", e->path, dot, want);
+            }
+}
+static void test_orthogonal(void **state)
+{
+    (void)state;
+    static const char *const dense[] = {"model.init.kind=orthogonal", "model.width=96",
+                                        "model.ffn.width=160"};
+    static const char *const experts[] = {"model.init.kind=orthogonal", "model.ffn.kind=moe",
+                                          "model.ffn.experts=3"};
+    i64 checked = 0;
+    for (int k = 0; k < 2; k++) {
+        runner r;
+        case_rows x;
+        rows_mixed(&x);
+        open_with(&r, bare, k ? experts : dense, 3, &x, false);
+        initial(&r);
+        for (i64 i = 0; i < r.s->n_params; i++)
+            if (r.s->entry[i].param.orthogonal > 0) check_orthogonal(&r.s->entry[i]), checked++;
+        runner_close(&r);
+    }
+    assert_int_equal(checked, 2 * 3 * 7);
+}
+
 static void test_convex(void **state)
 {
     (void)state;
@@ -354,16 +399,6 @@ static void test_convex(void **state)
 /* ---- SDD (spec 2.7), with weights at their initial values */
 static const char *const sdd[] = {"model.norm.preset=sdd", "model.norm.eps=1e-14",
                                   "model.norm.inner_eps=1e-14"};
-
-static void initial(runner *r) // not moved away from constants, as runner_weights does
-{
-    store_initialize(r->s, 3);
-    for (i64 i = 0; i < r->m.g->n_tensors; i++) {
-        const tensor *t = r->m.g->tensors[i];
-        for (i64 k = 0; t->role == ROLE_PARAM && k < count(t); k++)
-            oracle_data(r->o, t)[k] = store_find(r->s, t->path)->master[k];
-    }
-}
 
 /* Any group that a norm follows may be scaled: outputs stay, the gradient becomes 1/c of it; and the gradient
  * is orthogonal to the weights of the group. */
@@ -749,6 +784,7 @@ int main(void)
         cmocka_unit_test(test_equivalences),
         cmocka_unit_test(test_deepnorm),
         cmocka_unit_test(test_convex),
+        cmocka_unit_test(test_orthogonal),
         cmocka_unit_test(test_sdd_scale_freedom),
         cmocka_unit_test(test_sdd_rms),
         cmocka_unit_test(test_sdd_empty_branches),

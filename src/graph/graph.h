@@ -50,7 +50,8 @@ typedef struct param_info {
     double lr_factor; // not 0: its learning rate is lr_factor times the others', falling linearly to 1 times
     const char
         *lr_until; // where that ends: canonical text of a span, "none": nowhere; lives as long as the graph
-    i64 eye;       // > 0: initial value is the identity over blocks of this size (connection matrices)
+    double orthogonal; // > 0: what was drawn is made orthonormal, times this (each matrix of a stack)
+    i64 eye;           // > 0: initial value is the identity over blocks of this size (connection matrices)
 } param_info;
 
 typedef struct node node;

@@ -138,6 +138,13 @@ static void initialize(const stored *e, u64 seed)
 void store_initialize(store *s, u64 seed)
 {
     for (i64 i = 0; i < s->n_params; i++) initialize(&s->entry[i], seed);
+#pragma omp parallel for schedule(dynamic)
+    for (i64 i = 0; i < s->n_params; i++) {
+        const stored *e = &s->entry[i];
+        i64 n = e->ndim > 1 ? e->dim[e->ndim - 1] : 1, rows = e->ndim > 1 ? e->dim[e->ndim - 2] : 1;
+        for (i64 at = 0; e->param.orthogonal > 0 && at < e->count; at += rows * n)
+            orthogonalize(e->master + at, rows, n, e->param.orthogonal);
+    }
     store_sync(s);
 }
 

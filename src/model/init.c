@@ -8,21 +8,26 @@
  *   deepnorm   Xavier, g sqrt(2 / (inputs + outputs)): g = 1 for queries and keys, (8 L)^(-1/4) for values,
  *              attention's output and the feed-forward; s for the rest
  *   lecun      1/sqrt(inputs)
+ *   orthogonal orthonormal rows (or columns) times sqrt(outputs/inputs): a map keeps the root mean square of
+ * what it reads (at most); s for embedding and head
  */
 #include "model/build.h"
 #include <math.h>
 #include <string.h>
 
 const config_key init_keys[] = {
-    {"model.init.kind", KEY_CHOICE, "normal", "normal megatron depth mitchell deepnorm lecun",
+    {"model.init.kind", KEY_CHOICE, "normal", "normal megatron depth mitchell deepnorm lecun orthogonal",
      .help =
          "standard deviation of each matrix: normal: one for all; megatron: outputs to the stream divided by "
          "sqrt(2 layers); depth: by sqrt(2 l), l the layer from 1; mitchell: 1/sqrt(inputs), and depth; "
-         "deepnorm: Xavier, with (8 layers)^(-1/4) for all but queries and keys; lecun: 1/sqrt(inputs)",
+         "deepnorm: Xavier, with (8 layers)^(-1/4) for all but queries and keys; lecun: 1/sqrt(inputs); "
+         "orthogonal: orthonormal rows or columns, times sqrt(outputs/inputs)",
      .source = "megatron: Shoeybi et al., arXiv:1909.08053; mitchell: OLMo, arXiv:2402.00838; deepnorm: "
-               "arXiv:2203.00555; lecun: LeCun et al., Efficient BackProp (1998)"},
+               "arXiv:2203.00555; lecun: LeCun et al., Efficient BackProp (1998); orthogonal: "
+               "arXiv:2507.13338"},
     {"model.init.std", KEY_NUMBER, "auto", "auto", .min = 1e-9, .max = 10, .help = "auto: 1/sqrt(2.5 width)",
-     .source = "HybridNorm, arXiv:2503.04598", .only = "model.init.kind=normal megatron depth deepnorm"},
+     .source = "HybridNorm, arXiv:2503.04598",
+     .only = "model.init.kind=normal megatron depth deepnorm orthogonal"},
     {"model.init.std_factor", KEY_NUMBER, "1", .min = 1e-9, .max = 1e3, .help = "multiplies every deviation"},
     {"model.init.truncate", KEY_NUMBER, "3", "none", .min = 0.1, .max = 100, .unit = "deviations",
      .help = "draws beyond this are drawn again"},
@@ -56,10 +61,16 @@ param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
 param_info init_linear(const model_builder *b, const linear_map *map, int i, i64 inputs)
 {
     param_info info = init_matrix(b, map->part, inputs);
+    double factor = of_number(b, "model.init.std_factor");
+    if (of_is(b, "model.init.kind", "orthogonal")) {
+        info.orthogonal = factor * sqrt((double)map->outputs[i] / (double)inputs);
+        info.std =
+            info.orthogonal / sqrt((double)MAX(inputs, map->outputs[i])); // the spread of such a matrix
+    }
     if (!of_is(b, "model.init.kind", "deepnorm")) return info;
     bool scores = !strcmp(map->name[i], "q") || !strcmp(map->name[i], "k");
     double gain = scores ? 1 : pow(8 * (double)b->layers, -0.25);
-    info.std = gain * sqrt(2 / (double)(inputs + map->outputs[i])) * of_number(b, "model.init.std_factor");
+    info.std = gain * sqrt(2 / (double)(inputs + map->outputs[i])) * factor;
     return info;
 }
 

@@ -180,11 +180,16 @@ static tensor *expert_maps(model_builder *b, const moe *m, const routing *r, mat
 {
     enum { OFFSETS = 1, WEIGHTS = 2, BIASES = 5 };
     tensor *in[8] = {x, r->offsets};
-    param_info weight = init_matrix(b, part, cols(x)), bias = init_bias();
-    weight.kind = PARAM_EXPERT;
-    for (int i = 0; i < n; i++)
+    linear_map map = {.n = n, .part = part};
+    param_info bias = init_bias();
+    for (int i = 0; i < n; i++) {
+        map.name[i] = names[i];
+        map.outputs[i] = outputs;
+        param_info weight = init_linear(b, &map, i, cols(x));
+        weight.kind = PARAM_EXPERT;
         in[WEIGHTS + i] = g_param(b->g, g_path(b->g, arena_printf(b->g->arena, "%s.weight", names[i])), 3,
                                   (i64[]){m->experts, outputs, cols(x)}, &weight);
+    }
     for (int i = 0; m->bias && i < n; i++)
         in[BIASES + i] = g_param(b->g, g_path(b->g, arena_printf(b->g->arena, "%s.bias", names[i])), 2,
                                  (i64[]){m->experts, outputs}, &bias);
