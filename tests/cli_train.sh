@@ -71,6 +71,9 @@ expect 0 train tiny.yaml train.checkpoint.keep=1 "train.checkpoint.milestones=[2
 expect 0 train tiny.yaml train.steps=2 --profile --out profiled
 grep -qE '^op  *calls  *ms  *%  *GFLOP/s  *of peak  *GB/s$' err || complain "--profile: no table"
 grep -qE '^attention  *2 ' err || complain "--profile: no row of attention with two calls"
+expect 0 train tiny.yaml model.ffn.kind=moe model.ffn.width=16 model.ffn.capacity_factor=1 --out experts
+[ "$(grep -cE '"expert_load":[1-8][0-9.]*,"expert_drop":0[0-9.]*' experts/metrics.jsonl)" = 12 ] ||
+    complain "experts: no line a step of how even their load is"
 
 # ---- bad input
 refused 1 "first holds a run already; go on with it by --resume, or choose another --out" train tiny.yaml --out first
@@ -108,6 +111,10 @@ grep -qE '^keel: the run needs [0-9.]+ [GT]iB of memory, this machine has [0-9.]
 [ ! -e x/config.yaml ] || complain "a refused run left a configuration"
 expect 1 plan memory tiny.yaml model.vocab=300 model.width=65536
 grep -q '^total  *[0-9.]* [GT]iB$' out || complain "plan memory: no plan although it does not fit"
+expect 0 plan memory tiny.yaml model.vocab=300 model.ffn.kind=moe model.ffn.width=64 --json
+grep -qE '"parameter_count":[0-9]+,"active_parameter_count":[0-9]+' out || complain "plan memory --json: no active parameters"
+expect 0 plan memory tiny.yaml model.vocab=300 model.ffn.kind=moe model.ffn.width=64
+grep -q ' of the parameters are active: a token passes through them$' out || complain "plan memory: no active parameters"
 expect 0 plan memory tiny.yaml model.vocab=300 --json
 grep -qE '^\{"parameters":[0-9]+,.*"total":[0-9]+,' out || complain "plan memory --json: not the object expected"
 

@@ -269,6 +269,39 @@ static void test_fine_grained(void **state)
     assert_int_equal(f[0].parameters - f[0].active_parameters, 2 * 2 * 3 * 32 * 48); // two of four idle
 }
 
+/* Only the layers that say so have experts, and the terms of the objective are means over those. */
+static void test_some_layers(void **state)
+{
+    (void)state;
+    static const model_case some = {
+        "some",
+        "model: {layers: 3, width: 32, vocab: 61, context: 12, attention: {heads: 4}, ffn: {width: 48},\n"
+        "        override: [{layers: 1-2, ffn: {kind: moe, width: 16, experts: 3, router_z: 0.5,\n"
+        "                    balance: none}}]}\n"};
+    case_rows x;
+    runner r;
+    i64 losses = 0;
+    rows_mixed(&x);
+    run_case(&r, some, NULL, 0, &x, MODE_TRAIN);
+    assert_null(store_find(r.s, "blocks.0.ffn.router.weight"));
+    assert_non_null(store_find(r.s, "blocks.0.ffn.up.weight"));
+    for (int l = 1; l < 3; l++) {
+        char path[64];
+        snprintf(path, sizeof path, "blocks.%d.ffn.experts.up.weight", l);
+        const stored *e = store_find(r.s, path);
+        assert_non_null(e);
+        assert_true(e->ndim == 3 && e->dim[0] == 3 && e->dim[1] == 16 && e->dim[2] == 32);
+        assert_int_equal(e->param.kind, PARAM_EXPERT);
+    }
+    for (i64 i = 0; i < r.m.g->n_nodes; i++)
+        if (r.m.g->nodes[i]->op == OP_moe_z_loss) {
+            losses++;
+            close_to(attr(r.m.g->nodes[i], "weight"), 0.25, 0);
+        }
+    assert_int_equal(losses, 2);
+    runner_close(&r);
+}
+
 /* ---- capacity */
 
 static double drops(const char *factor, mode how, float *logits)
@@ -526,17 +559,12 @@ static void test_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_example),
-        cmocka_unit_test(test_example_in_two),
-        cmocka_unit_test(test_nan),
-        cmocka_unit_test(test_dense_layer),
-        cmocka_unit_test(test_fine_grained),
-        cmocka_unit_test(test_capacity),
-        cmocka_unit_test(test_capacity_in_micro_batches),
-        cmocka_unit_test(test_bias),
-        cmocka_unit_test(test_checkpoint),
-        cmocka_unit_test(test_idle_experts),
-        cmocka_unit_test(test_decay),
+        cmocka_unit_test(test_example),      cmocka_unit_test(test_example_in_two),
+        cmocka_unit_test(test_nan),          cmocka_unit_test(test_dense_layer),
+        cmocka_unit_test(test_fine_grained), cmocka_unit_test(test_some_layers),
+        cmocka_unit_test(test_capacity),     cmocka_unit_test(test_capacity_in_micro_batches),
+        cmocka_unit_test(test_bias),         cmocka_unit_test(test_checkpoint),
+        cmocka_unit_test(test_idle_experts), cmocka_unit_test(test_decay),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);
