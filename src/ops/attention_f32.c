@@ -157,14 +157,13 @@ static void pack_panel(u32 *to, const void *const *row, dtype type, i64 width, f
             const float *x = work + r * padded + j;
             four a = *(const four *)x, b = *(const four *)(x + padded);
             four c = *(const four *)(x + 2 * padded), d = *(const four *)(x + 3 * padded);
-            four ab = __builtin_shuffle(a, b, (four_index){0, 4, 1, 5}),
-                 AB = __builtin_shuffle(a, b, (four_index){2, 6, 3, 7});
-            four cd = __builtin_shuffle(c, d, (four_index){0, 4, 1, 5}),
-                 CD = __builtin_shuffle(c, d, (four_index){2, 6, 3, 7});
-            four y[4] = {__builtin_shuffle(ab, cd, (four_index){0, 1, 4, 5}),
-                         __builtin_shuffle(ab, cd, (four_index){2, 3, 6, 7}),
-                         __builtin_shuffle(AB, CD, (four_index){0, 1, 4, 5}),
-                         __builtin_shuffle(AB, CD, (four_index){2, 3, 6, 7})};
+            four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5),
+                 AB = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+            four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5),
+                 CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+            four y[4] = {
+                __builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
+                __builtin_shufflevector(AB, CD, 0, 1, 4, 5), __builtin_shufflevector(AB, CD, 2, 3, 6, 7)};
             for (int i = 0; i < 4; i++)
                 if (j + i < width) *(four *)((float *)to + (j + i) * BLOCK + r) = y[i];
         }

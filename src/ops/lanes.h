@@ -63,7 +63,6 @@ INLINE float sum_of(vector x)
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-typedef i32 four_index __attribute__((vector_size(16)));
 /* Element i: the sum of x[i]. */
 INLINE four sums_of(const vector x[4])
 {
@@ -77,12 +76,11 @@ INLINE four sums_of(const vector x[4])
 #pragma GCC unroll 3
         for (int j = 1; j < LANES / 4; j++) part[i] += u.part[j];
     }
-    four a = __builtin_shuffle(part[0], part[1], (four_index){0, 4, 1, 5}) +
-             __builtin_shuffle(part[0], part[1], (four_index){2, 6, 3, 7});
-    four b = __builtin_shuffle(part[2], part[3], (four_index){0, 4, 1, 5}) +
-             __builtin_shuffle(part[2], part[3], (four_index){2, 6, 3, 7});
-    return __builtin_shuffle(a, b, (four_index){0, 1, 4, 5}) +
-           __builtin_shuffle(a, b, (four_index){2, 3, 6, 7});
+    four a = __builtin_shufflevector(part[0], part[1], 0, 4, 1, 5) +
+             __builtin_shufflevector(part[0], part[1], 2, 6, 3, 7);
+    four b = __builtin_shufflevector(part[2], part[3], 0, 4, 1, 5) +
+             __builtin_shufflevector(part[2], part[3], 2, 6, 3, 7);
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5) + __builtin_shufflevector(a, b, 2, 3, 6, 7);
 }
 /* x . y, both stored as TYPE. */
 INLINE float dot_values(const void *x, const void *y, dtype type, i64 n)
