@@ -17,7 +17,7 @@ BUILD="gcc libc6-dev make cmake pkg-config
     zlib1g-dev"
 TEST="$BUILD libcmocka-dev clang-format-14"
 BARE="debootstrap git"
-FUZZ="$BUILD clang libclang-rt-14-dev"
+FUZZ="$BUILD clang libclang-rt-14-dev libomp-14-dev"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

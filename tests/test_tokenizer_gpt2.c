@@ -1,6 +1,7 @@
 /* GPT-2's own tokenizer, where its tokenizer.json is at hand: KEEL_GPT2_TOKENIZER=FILE. Skipped (77)
  * otherwise. */
 #include "text/tokenizer.h"
+#include "base/text.h"
 #include "check.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,6 +103,40 @@ static void test_rewritten(void **state)
     tokenizer_close(again);
 }
 
+/* Its ranks as a .tiktoken file: the family is found, and the ids are the same though merges are made of
+ * ranks. */
+static void test_tiktoken(void **state)
+{
+    static const char digit[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    tokenizer *t = *state, *again;
+    text file = {0};
+    for (i32 id = 0; id < 50256; id++) {
+        token_bytes b = tokenizer_decode(t, id);
+        for (size_t i = 0; i < b.bytes; i += 3) {
+            u32 bits = 0;
+            const size_t n = MIN(b.bytes - i, (size_t)3);
+            for (size_t k = 0; k < 3; k++) bits = bits << 8 | (k < n ? (u8)b.data[i + k] : 0);
+            for (size_t k = 0; k < 4; k++)
+                text_add(&file, "%c", k <= n ? digit[bits >> (18 - 6 * k) & 63] : '=');
+        }
+        text_add(&file, " %d\n", (int)id);
+    }
+    assert_ok(
+        tokenizer_parse_tiktoken(file.data, file.bytes, "gpt2.tiktoken", &(tiktoken_options){0}, &again));
+    assert_int_equal(tokenizer_vocab(again), 50257);
+    for (i64 i = 0; i < COUNT(vectors); i++)
+        assert_ids(again, vectors[i].text, SPECIAL_PLAIN, vectors[i].ids);
+    token_list a = {0}, b = {0}; // and on a longer text: the file itself
+    assert_ok(tokenizer_encode(t, file.data, file.bytes, SPECIAL_PLAIN, &a));
+    assert_ok(tokenizer_encode(again, file.data, file.bytes, SPECIAL_PLAIN, &b));
+    assert_int_equal(a.count, b.count);
+    assert_memory_equal(a.id, b.id, (size_t)a.count * sizeof(i32));
+    token_list_free(&a);
+    token_list_free(&b);
+    text_free(&file);
+    tokenizer_close(again);
+}
+
 static int open_it(void **state)
 {
     return tokenizer_open(getenv("KEEL_GPT2_TOKENIZER"), (tokenizer **)state) ? -1 : 0;
@@ -119,6 +154,7 @@ int main(void)
         fprintf(stderr, "skipped: set KEEL_GPT2_TOKENIZER to GPT-2's tokenizer.json to run this test\n");
         return 77;
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_vectors), cmocka_unit_test(test_rewritten)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_vectors), cmocka_unit_test(test_rewritten),
+                                       cmocka_unit_test(test_tiktoken)};
     return cmocka_run_group_tests(tests, open_it, close_it);
 }
