@@ -41,6 +41,12 @@ tiny="model.layers=2 model.width=64 model.attention.heads=2 model.attention.kv_h
 "$keel" bench method frac hybrid --preset llama-10m --context 32 --pairs 1 --json $tiny >"$work/out" 2>"$work/err" ||
     complain "bench method failed"
 [ "$(grep -c '^{"method":"\(frac\|hybrid\)",.*"ratio":[0-9]' "$work/out")" = 2 ] || complain "bench method: not a line a method"
+"$keel" bench method frac --preset llama-10m --context 32 --pairs 1 --decode $tiny >"$work/out" 2>"$work/err" ||
+    complain "bench method --decode failed"
+grep -qE '^frac +a token +[0-9.]+ ms against +[0-9.]+ ms: .*; caches 0.0[0-9] MiB against 0.0[0-9]$' "$work/out" || complain "bench method --decode"
+"$keel" bench method frac --preset llama-10m --context 32 --pairs 1 --prefill --json $tiny >"$work/out" 2>"$work/err" ||
+    complain "bench method --prefill failed"
+grep -q '^{"method":"frac","timed":"prompt","ratio":' "$work/out" || complain "bench method --prefill --json"
 "$keel" bench method --list >"$work/out" 2>"$work/err" || complain "bench method --list failed"
 grep -qE '^frac +residual +model.residual.kind=frac' "$work/out" || complain "bench method --list: no frac"
 refused 2 "keel: bench method: name a method, or --all; --list names them" method

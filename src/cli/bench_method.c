@@ -5,12 +5,14 @@
  *
  * Both models live side by side in one process and take steps in turn, first one then the other leading, on
  * the same batches: tokens drawn by Zipf's law, new ones every step. The cost is the median over the pairs of
- * (time with the method) / (time without): what moves the machine's clock moves both of a pair. A row of
+ * (time with the method) / (time without); --decode times single tokens behind a prompt instead, --prefill
+ * whole prompts: what moves the machine's clock moves both of a pair. A row of
  * src/model/methods.h says what the method is compared with and the most it may cost. */
 #include "base/random.h"
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/machine.h"
+#include "infer/decoder.h"
 #include "model/methods.h"
 #include "train/run.h"
 #include "train/session.h"
@@ -30,6 +32,8 @@ enum {
     OPT_ALL,
     OPT_LIST,
     OPT_JSON,
+    OPT_DECODE,
+    OPT_PREFILL,
     WARM = 2,
     MOST_PAIRS = 1000
 };
@@ -38,7 +42,7 @@ typedef struct bench_args {
     machine_args machine;
     const char *preset, *precision, *against, *name[MOST_METHODS];
     i64 n_names, batch, context, pairs;
-    bool all, list, json;
+    bool all, list, json, decode, prefill;
 } bench_args;
 
 static const struct argp_option options[] = {
@@ -51,6 +55,8 @@ static const struct argp_option options[] = {
      "What to compare with, as 'key=value key=value' (default: what the method's row says)", 0},
     {"all", OPT_ALL, 0, 0, "Every method, one after the other", 0},
     {"list", OPT_LIST, 0, 0, "Print the methods and their settings, measure nothing", 0},
+    {"decode", OPT_DECODE, 0, 0, "Time single tokens behind a prompt of half the context", 0},
+    {"prefill", OPT_PREFILL, 0, 0, "Time reading a prompt of half the context", 0},
     {"json", OPT_JSON, 0, 0, "Print one JSON object a method", 0},
     {0}};
 
@@ -105,6 +111,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_ALL:
         a->all = true;
         return 0;
+    case OPT_DECODE:
+        a->decode = true;
+        return 0;
+    case OPT_PREFILL:
+        a->prefill = true;
+        return 0;
     case OPT_LIST:
         a->list = true;
         return 0;
@@ -152,6 +164,7 @@ static step_batch draw_step(draw *d, i64 step)
 typedef struct side {
     config *c;
     session *s;
+    decoder *d; // --decode, --prefill
     double seconds[MOST_PAIRS];
 } side;
 
@@ -162,6 +175,17 @@ static status one_step(side *x, const step_batch *b, i64 step, double *seconds)
     session_update(x->s, step, 1e-4, 1e-4, &norm);
     *seconds = clock_seconds() - start;
     return isfinite(nats) && isfinite(norm) ? OK : fail(ERR_NUMERIC, "the step is not finite");
+}
+
+/* One token behind a prompt (of which DONE were fed since), or the prompt anew. */
+static status one_reading(const bench_args *a, side *x, const i32 *ids, i64 prompt, i64 done, double *seconds)
+{
+    const float *logits;
+    if (a->prefill) decoder_reset(x->d);
+    double start = clock_seconds();
+    TRY(decoder_feed(x->d, a->prefill ? ids : ids + prompt + done, a->prefill ? prompt : 1, &logits));
+    *seconds = clock_seconds() - start;
+    return OK;
 }
 
 static int ascending(const void *a, const void *b)
@@ -189,8 +213,31 @@ static status measure(const bench_args *a, side *with, side *without)
         step_batch b = draw_step(&d, k + WARM);
         side *order[2] = {k % 2 ? with : without, k % 2 ? without : with};
         for (int i = 0; i < 2 && !s; i++) {
-            double seconds;
+            double seconds = 0;
             s = one_step(order[i], &b, k + WARM, &seconds);
+            if (k >= 0) order[i]->seconds[k] = seconds;
+        }
+    }
+    mem_free(d.tokens);
+    return s;
+}
+
+static status measure_reading(const bench_args *a, side *with, side *without)
+{
+    draw d;
+    i64 prompt = MAX(1, a->context / 2);
+    const float *logits;
+    TRY(draw_open(1, prompt + a->pairs + WARM, config_count(without->c, "model.vocab"), &d));
+    draw_step(&d, 0);
+    store_initialize(decoder_store(with->d), 1);
+    store_initialize(decoder_store(without->d), 1);
+    status s = a->prefill ? OK : decoder_feed(with->d, d.tokens, prompt, &logits);
+    if (!s && !a->prefill) s = decoder_feed(without->d, d.tokens, prompt, &logits);
+    for (i64 k = -WARM; k < a->pairs && !s; k++) {
+        side *order[2] = {k % 2 ? with : without, k % 2 ? without : with};
+        for (int i = 0; i < 2 && !s; i++) {
+            double seconds = 0;
+            s = one_reading(a, order[i], d.tokens, prompt, k + WARM, &seconds);
             if (k >= 0) order[i]->seconds[k] = seconds;
         }
     }
@@ -238,10 +285,36 @@ static status tell_json(const bench_args *a, const method_row *m, const side *wi
     return OK;
 }
 
+static status tell_reading(const bench_args *a, const method_row *m, const side *with, const side *without,
+                           const cost *c)
+{
+    const char *what = a->prefill ? "prompt" : "token";
+    if (!a->json) {
+        printf("%-14s a %s %8.3f ms against %8.3f ms: %+5.1f %% (quartiles %+.1f, %+.1f); caches %.2f MiB "
+               "against %.2f\n",
+               m->name, what, 1e3 * c->seconds, 1e3 * c->seconds_without, 100 * (c->ratio - 1),
+               100 * (c->low - 1), 100 * (c->high - 1), (double)decoder_cache_bytes(with->d) / 0x1p20,
+               (double)decoder_cache_bytes(without->d) / 0x1p20);
+        fflush(stdout);
+        return OK;
+    }
+    json_t *j = json_pack("{s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I}", "method", m->name, "timed",
+                          what, "ratio", c->ratio, "ratio_q1", c->low, "ratio_q3", c->high, "s", c->seconds,
+                          "s_without", c->seconds_without, "cache_bytes",
+                          (json_int_t)decoder_cache_bytes(with->d), "cache_bytes_without",
+                          (json_int_t)decoder_cache_bytes(without->d), "pairs", (json_int_t)a->pairs);
+    if (!j) return fail(ERR_MEMORY, "keel bench method: cannot build the JSON object");
+    json_dumpf(j, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    puts("");
+    json_decref(j);
+    return OK;
+}
+
 static status tell(const bench_args *a, const method_row *m, side *with, side *without)
 {
-    const session *x = with->s, *y = without->s;
     cost c = cost_of(with, without, a->pairs);
+    if (with->d) return tell_reading(a, m, with, without, &c);
+    const session *x = with->s, *y = without->s;
     if (a->json) return tell_json(a, m, with, without, &c);
     printf("%-14s step %6.3f s against %6.3f s: %+5.1f %% (quartiles %+.1f, %+.1f)", m->name, c.seconds,
            c.seconds_without, 100 * (c.ratio - 1), 100 * (c.low - 1), 100 * (c.high - 1));
@@ -275,6 +348,9 @@ static status side_open(const bench_args *a, arena *arena, const char *settings,
                         side *x)
 {
     TRY(configure(a, arena, settings, &x->c));
+    if (a->decode || a->prefill)
+        return decoder_open(x->c, d, level, session_dtype(x->c, d), NULL,
+                            a->context / 2 + a->pairs + WARM + 1, &x->d);
     return session_open(x->c, d, &(session_options){.isa = level}, &x->s);
 }
 
@@ -288,9 +364,10 @@ static status one_method(const bench_args *a, const method_row *m, device *d, is
         memset(x, 0, 2 * sizeof *x);
         s = side_open(a, arena, m->settings, d, level, &x[0]);
         if (!s) s = side_open(a, arena, a->against ? a->against : m->against, d, level, &x[1]);
-        if (!s) s = measure(a, &x[0], &x[1]);
+        if (!s) s = x[0].d ? measure_reading(a, &x[0], &x[1]) : measure(a, &x[0], &x[1]);
         if (!s) s = tell(a, m, &x[0], &x[1]);
         for (int i = 0; i < 2; i++) {
+            decoder_close(x[i].d);
             session_close(x[i].s);
             config_close(x[i].c);
         }
