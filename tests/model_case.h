@@ -126,11 +126,15 @@ static const model_case ultramem_v2_like = { // both layers see parts of one tab
     "        memory: {kind: ultramem_v2, keys: 4, key_width: 16, value_width: 12, pre_width: 12, top: 3,\n"
     "                 share_ratio: 0.6}}\n"};
 
+static const model_case sdd_linear_like = { // k alone of q, k, v, which are one product
+    "sdd-linear-like",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, linear: {kind: sdd, at: [k, o, ffn]},\n"
+    "        bias: true, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case model_cases[] = {
-    gpt2_like,     llama_like,      olmo2_like,         frac_like,           hybrid_like,        phd_like,
-    cswa_like,     sdd_like,        norms_like,         bhyt_like,           poly_like,          moe_like,
-    moe_bias_like, moe_sdd_like,    over_encoding_like, over_tokenized_like, over_decoding_like, pkm_like,
-    ultramem_like, ultramem_v2_like};
+    gpt2_like,     llama_like,       olmo2_like,         frac_like,           hybrid_like,        phd_like,
+    cswa_like,     sdd_like,         norms_like,         bhyt_like,           poly_like,          moe_like,
+    moe_bias_like, moe_sdd_like,     over_encoding_like, over_tokenized_like, over_decoding_like, pkm_like,
+    ultramem_like, ultramem_v2_like, sdd_linear_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {

@@ -28,5 +28,6 @@
 
 #define PRESET_TABLES(T)                                                                                     \
     T(model_presets)                                                                                         \
+    T(linear_presets)                                                                                        \
     T(ffn_presets)                                                                                           \
     T(norm_presets)

@@ -60,7 +60,14 @@ void predict_ahead(model_builder *b, tensor *z, tensor *w);
 void model_gauge_add(model_builder *b, const char *name, tensor *value); // block.c
 
 /* ---- init.c: what a matrix starts from */
-typedef enum matrix_part { PART_IN, PART_ATTENTION_OUT, PART_FFN_OUT, PART_EMBEDDING, PART_HEAD } matrix_part;
+typedef enum matrix_part {
+    PART_IN,
+    PART_ATTENTION_OUT,
+    PART_FFN_OUT,
+    PART_EMBEDDING,
+    PART_HEAD,
+    PART_HELPER, // of a norm's gate and the like: starts as PART_IN, dense whatever linear.kind says
+} matrix_part;
 param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs);
 struct linear_map;
 param_info init_linear(const model_builder *b, const struct linear_map *map, int i, i64 inputs); // its map I
@@ -76,6 +83,9 @@ typedef struct linear_map {
     bool bias;
 } linear_map;
 tensor *linear_slot(model_builder *b, const linear_map *map, tensor *x);
+/* What follows the product Y of MAP by linear.kind; of rows sorted by expert, OFFSETS [E + 1] (else NULL). */
+tensor *linear_after(model_builder *b, const linear_map *map, i64 experts, tensor *offsets, tensor *y);
+bool linear_norms(const model_builder *b, const char *name); // does linear.kind norm the output of map NAME?
 
 /* ---- norm.c: the sites. Each returns X itself where the site has no norm. */
 typedef enum norm_site { NORM_STREAM, NORM_PRE, NORM_OUT, NORM_POST } norm_site;
@@ -93,6 +103,10 @@ tensor *norm_expert_out(model_builder *b, i64 experts, tensor *offsets, tensor *
 /* The norm of H = [gate | up] and f(gate) up as one op, f an activation_kind; NULL: there is no such norm. */
 tensor *norm_gated(model_builder *b, double kind, tensor *h);
 tensor *norm_beside_ffn(model_builder *b, tensor *x); // for what reads the ffn's input: X if it is normed
+/* The key of a norm that reads the output of map NAME ("q" .. "down") of this layer, or of each of its
+ * experts; NULL: none does. */
+const char *norm_after(const model_builder *b, const char *name, bool experts);
+double norm_out_gain(const model_builder *b); // where the gains of what goes back to the stream start
 tensor *norm_embedding(model_builder *b, tensor *x);
 tensor *norm_final(model_builder *b, tensor *x);
 

@@ -24,6 +24,7 @@ typedef struct method_row {
     T(norm_methods)                                                                                          \
     T(residual_methods)                                                                                      \
     T(repeat_methods)                                                                                        \
+    T(linear_methods)                                                                                        \
     T(ffn_methods)                                                                                           \
     T(moe_methods)                                                                                           \
     T(embedding_methods)                                                                                     \

@@ -193,7 +193,8 @@ static tensor *expert_maps(model_builder *b, const moe *m, const routing *r, mat
     for (int i = 0; m->bias && i < n; i++)
         in[BIASES + i] = g_param(b->g, g_path(b->g, arena_printf(b->g->arena, "%s.bias", names[i])), 2,
                                  (i64[]){m->experts, outputs}, &bias);
-    return g_out(g_node(b->g, OP_expert_linear, in, m->bias ? BIASES + n : WEIGHTS + n, NO_ATTRS), 0);
+    tensor *y = g_out(g_node(b->g, OP_expert_linear, in, m->bias ? BIASES + n : WEIGHTS + n, NO_ATTRS), 0);
+    return linear_after(b, &map, m->experts, r->offsets, y);
 }
 
 static tensor *experts(model_builder *b, const moe *m, const routing *r, tensor *x)

@@ -220,7 +220,7 @@ static bool has_site(const model_builder *b, branch which, norm_site site)
     return of_has(b, key, choice[site]);
 }
 
-static double out_gain(const model_builder *b)
+double norm_out_gain(const model_builder *b)
 {
     double layers = (double)b->layers;
     if (of_is(b, "model.norm.out_gain", "inv_sqrt_2L")) return 1 / sqrt(2 * layers);
@@ -233,7 +233,7 @@ static tensor *gated(model_builder *b, const char *name, i64 rank, tensor *y)
 {
     const char *scope = g_push(b->g, "%s", name);
     i64 d = cols(y);
-    linear_map down = {1, {"down"}, {rank}, PART_IN, false}, up = {1, {"up"}, {d}, PART_IN, false};
+    linear_map down = {1, {"down"}, {rank}, PART_HELPER, false}, up = {1, {"up"}, {d}, PART_HELPER, false};
     tensor *h = linear_slot(b, &down, y);
     h = g_out(g_node(b->g, OP_activation, IN(h), WITH({"kind", ACTIVATION_silu})), 0);
     tensor *both = g_out(g_node(b->g, OP_concat, IN(linear_slot(b, &up, h), y), NO_ATTRS), 0);
@@ -266,7 +266,7 @@ tensor *norm_around(model_builder *b, branch which, norm_site site, tensor *x)
                .name = name[site],
                .heads = 1,
                .eps = site == NORM_OUT ? inner_eps(b) : of_number(b, "model.norm.eps"),
-               .gain = site == NORM_OUT ? out_gain(b) : 1,
+               .gain = site == NORM_OUT ? norm_out_gain(b) : 1,
                .stream = site == NORM_STREAM || site == NORM_POST};
     return site == NORM_PRE ? pre_norm(b, &p, x) : norm(b, &p, x);
 }
@@ -283,6 +283,23 @@ tensor *norm_inner(model_builder *b, inner_site site, i64 heads, tensor *x)
     if (of_is(b, key[site], "none")) return x;
     place p = inner_place(b, name[site], of_is(b, key[site], "head") ? heads : 1);
     return norm(b, &p, x);
+}
+
+const char *norm_after(const model_builder *b, const char *name, bool experts)
+{
+    static const struct {
+        const char *map, *key;
+    } inner[] = {{"q", "model.norm.q"},
+                 {"k", "model.norm.k"},
+                 {"v", "model.norm.v"},
+                 {"gate", "model.norm.ffn_hidden"},
+                 {"up", "model.norm.ffn_hidden"}};
+    branch which = !strcmp(name, "o") ? BRANCH_ATTENTION : BRANCH_FFN;
+    if (!strncmp(config_text(b->c, "model.norm.preset"), "sdd", 3)) return "model.norm.preset";
+    for (i64 i = 0; i < COUNT(inner); i++)
+        if (!strcmp(inner[i].map, name)) return of_is(b, inner[i].key, "none") ? NULL : inner[i].key;
+    if (experts && of_is(b, "model.norm.ffn_hidden", "none")) return NULL; // an out norm reads their sum
+    return chosen(b)->apply && has_site(b, which, NORM_OUT) ? around_key(which) : NULL;
 }
 
 tensor *norm_hidden(model_builder *b, bool paired, tensor *h)
@@ -331,7 +348,7 @@ tensor *norm_expert_hidden(model_builder *b, i64 experts, tensor *offsets, bool 
 
 tensor *norm_expert_out(model_builder *b, i64 experts, tensor *offsets, tensor *y)
 {
-    place p = {chosen(b), "norm_out", 1, inner_eps(b), out_gain(b), false};
+    place p = {chosen(b), "norm_out", 1, inner_eps(b), norm_out_gain(b), false};
     if (of_is(b, "model.norm.ffn_hidden", "none") || !has_site(b, BRANCH_FFN, NORM_OUT)) return y;
     b->out_normed = true;
     return offsets ? norm_rows_of_experts(b, &p, experts, offsets, y) : norm(b, &p, y);
@@ -395,11 +412,11 @@ static void check(model_builder *b)
             (long long)of_count(b, "model.norm.gate_rank"));
     if (!any[NORM_PRE] && of_flag(b, "model.norm.pre_affine"))
         refuse(b, "model.norm.pre_affine", "is true; N(l * u) is a pre norm, and no layer has one");
-    if (out_gain(b) != 1 && !any[NORM_OUT])
+    if (norm_out_gain(b) != 1 && !any[NORM_OUT] && !linear_norms(b, "o") && !linear_norms(b, "down"))
         refuse(b, "model.norm.out_gain",
                "is %s; it is where the gain of b = N(F(h)) starts, and no layer has an out norm",
                config_text(b->c, "model.norm.out_gain"));
-    if (out_gain(b) != 1 && of_is(b, "model.norm.affine", "none"))
+    if (norm_out_gain(b) != 1 && of_is(b, "model.norm.affine", "none"))
         refuse(b, "model.norm.out_gain",
                "is %s; it is where gains start, and with model.norm.affine: none there are none",
                config_text(b->c, "model.norm.out_gain"));
