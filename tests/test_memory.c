@@ -573,6 +573,27 @@ static void refused(const char *yaml, const char *message)
     arena_close(a);
 }
 
+/* Tables beyond the machine's memory: said before any of it is taken. */
+static void test_too_large(void **state)
+{
+    (void)state;
+    static const char *const with[] = {"model.memory.keys=20000", "train.batch_tokens=48"};
+    char message[512], tables[32], all[32], there[32];
+    session *s;
+    config *c = case_config(ultramem_like, with, COUNT(with));
+    assert_ok(session_open(c, cpu, &(session_options){.isa = best(), .plan_only = true}, &s));
+    assert_true((double)s->memory.total > session_memory_there());
+    snprintf(message, sizeof message,
+             "command line: model.memory.keys is 20000: its tables and their moments take %s of memory, the "
+             "run %s, "
+             "and this machine has %s; lower it",
+             show_bytes((double)s->memory.tables, tables), show_bytes((double)s->memory.total, all),
+             show_bytes(session_memory_there(), there));
+    assert_fails(session_fits(s), ERR_CONFIG, message);
+    session_close(s);
+    config_close(c);
+}
+
 static void test_refusals(void **state)
 {
     (void)state;
@@ -647,6 +668,7 @@ int main(void)
         cmocka_unit_test(test_match_by_hand),
         cmocka_unit_test(test_ring),
         cmocka_unit_test(test_common_table),
+        cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, open_device, close_device);

@@ -292,9 +292,9 @@ static const op_case cases[] = {
     {"one of one", "rows=3x1 cols=3x1 core=1x1 pair=1x2 heads=1 m=1 f32"},
     {"rank three", "rows=5x198 cols=5x198 core=6x9 pair=2x6 heads=2 m=9 f32"},
     {"ties", "rows=9x80 cols=9x80 core=2x4 pair=1x4 heads=1 m=7 fill=ints f32 tol=0"},
-    {"bench", "rows=2048x512 cols=2048x512 core=4x4 pair=2x4 heads=2 m=8 f32 bench"},
-    {"bench, 256 keys", "rows=2048x1024 cols=2048x1024 core=4x4 pair=2x4 heads=2 m=8 f32 bench"},
-    {"bench, 1024 keys", "rows=2048x4096 cols=2048x4096 core=4x4 pair=2x4 heads=2 m=8 f32 bench"},
+    {"bench, 4 Ki values", "rows=2048x512 cols=2048x512 core=4x4 pair=2x4 heads=2 m=8 f32 bench"},
+    {"bench, 64 Ki values", "rows=2048x2048 cols=2048x2048 core=4x4 pair=2x4 heads=2 m=8 f32 bench"},
+    {"bench, 1 Mi values", "rows=2048x8192 cols=2048x8192 core=4x4 pair=2x4 heads=2 m=8 f32 bench"},
     {0},
 };
 

@@ -113,6 +113,17 @@ static i64 bytes_of_tables(const store *plan, int what)
     return bytes;
 }
 
+/* The key that sizes the largest of them; NULL: the vocabulary does. */
+static const char *key_of_tables(const session *s, const store *plan)
+{
+    const stored *most = NULL;
+    for (i64 i = 0; i < plan->n_params; i++)
+        if (plan->entry[i].param.rows && (!most || plan->entry[i].count > most->count))
+            most = &plan->entry[i];
+    if (most && strstr(most->path, "memory.")) return "model.memory.keys";
+    return config_is(s->c, "model.embedding.kind", "over_encoding") ? "model.embedding.slots" : NULL;
+}
+
 static i64 sum_sizes(const program_sizes *p) { return p->activations + p->inputs + p->scratch; }
 
 static status measure(session *s, int what)
@@ -135,6 +146,7 @@ static status measure(session *s, int what)
                                  .activations = sum_sizes(&train),
                                  .evaluation = sum_sizes(&evaluate),
                                  .tables = bytes_of_tables(plan, what),
+                                 .tables_key = key_of_tables(s, plan),
                                  .activations_lower_bound = train.activations_lower_bound};
     i64 rows = s->options.no_update ? 0 : s->batch_rows;
     s->memory.batches = (rows + s->micro_rows) * s->context * (i64)sizeof(i32) * LOADER_ARRAYS;
@@ -163,12 +175,13 @@ status session_fits(const session *s)
     double have = session_memory_there();
     char need[32], there[32], tables[32];
     if ((double)s->memory.total <= have) return OK;
-    if (s->memory.tables > s->memory.total / 2 && config_is(s->c, "model.embedding.kind", "over_encoding"))
+    const char *key = s->memory.tables_key;
+    if (s->memory.tables > s->memory.total / 2 && key)
         return config_refuse(
-            s->c, "model.embedding.slots",
+            s->c, key,
             "is %s: its tables and their moments take %s of memory, the run %s, and this machine "
             "has %s; lower it",
-            config_text(s->c, "model.embedding.slots"), show_bytes((double)s->memory.tables, tables),
+            config_text(s->c, key), show_bytes((double)s->memory.tables, tables),
             show_bytes((double)s->memory.total, need), show_bytes(have, there));
     return fail(ERR_MEMORY,
                 "the run needs %s of memory, this machine has %s; lower model.width, model.layers or "

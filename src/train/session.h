@@ -28,6 +28,7 @@ typedef struct session_memory { // bytes
     i64 parameters, gradients, optimizer, activations, evaluation, batches, total;
     i64 row_gradients; // part of gradients: lists of rows and what merges them
     i64 tables; // weights and moments of parameters whose gradient is rows: part of parameters and optimizer
+    const char *tables_key; // the key that sizes the largest of them, or NULL
     i64 activations_lower_bound;
 } session_memory;
 
