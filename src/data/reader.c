@@ -116,7 +116,7 @@ static status next_line(document_reader *r, raw_document *out)
 {
     i64 seen = 0; // bytes of the window without a newline
     for (;;) {
-        const u8 *from = r->window + r->at;
+        const u8 *from = r->window ? r->window + r->at : NULL;
         const i64 bytes = r->have - r->at;
         const u8 *newline = bytes > seen ? memchr(from + seen, '\n', (size_t)(bytes - seen)) : NULL;
         if (newline || (r->end && bytes)) {

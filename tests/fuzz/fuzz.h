@@ -11,22 +11,27 @@
  * instead, which runs files, or changes of the seeds in tests/fuzz/seeds/NAME. CTest runs the latter for a
  * moment. */
 #pragma once
-#include "base/base.h"
+#include "base/file.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
+static char fuzz_folder[64];
+static inline void fuzz_clean(void) { status_drop(tree_remove(fuzz_folder)); }
+
 /* A file NAME of this process with the N bytes at DATA; overwritten by the next call. Aborts when it cannot
  * be written: the target would test nothing. */
 static inline const char *fuzz_file(const char *name, const uint8_t *data, size_t n)
 {
-    static char folder[64], path[160];
-    if (!folder[0]) snprintf(folder, sizeof folder, "/tmp/keel-fuzz-XXXXXX");
-    if (folder[15] == 'X' && !mkdtemp(folder)) abort();
-    snprintf(path, sizeof path, "%s/%s", folder, name);
+    static char path[160];
+    if (!fuzz_folder[0]) {
+        snprintf(fuzz_folder, sizeof fuzz_folder, "/tmp/keel-fuzz-XXXXXX");
+        if (!mkdtemp(fuzz_folder) || atexit(fuzz_clean)) abort();
+    }
+    snprintf(path, sizeof path, "%s/%s", fuzz_folder, name);
     FILE *f = fopen(path, "w");
     if (!f || fwrite(data, 1, n, f) != n || fclose(f)) abort();
-    return path;
+    return path; // its folder goes when the process ends
 }
