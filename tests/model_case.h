@@ -42,6 +42,12 @@ static const model_case frac_like = { // a layer of dynamic connections and one 
     "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {kind: frac},\n"
     "        override: [{layers: 1, residual: {dynamic: false}, norm: {attn: [stream, pre], ffn: [post]}}],\n"
     "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+static const model_case hyper_like = { // dynamic connections, then static ones and an out norm
+    "hyper-like",
+    "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {kind: hyper, streams: 3},\n"
+    "        norm: {kind: layer, attn: [out], ffn: [out]},\n"
+    "        override: [{layers: 1, residual: {dynamic: false}, norm: {attn: [pre], ffn: [pre, out]}}],\n"
+    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case hybrid_like = {
     "hybrid-like",
     "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: hybrid_star, context: head},\n"
@@ -131,10 +137,10 @@ static const model_case sdd_linear_like = { // k alone of q, k, v, which are one
     "model: {layers: 2, width: 32, vocab: 61, context: 12, linear: {kind: sdd, at: [k, o, ffn]},\n"
     "        bias: true, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case model_cases[] = {
-    gpt2_like,     llama_like,       olmo2_like,         frac_like,           hybrid_like,        phd_like,
-    cswa_like,     sdd_like,         norms_like,         bhyt_like,           poly_like,          moe_like,
-    moe_bias_like, moe_sdd_like,     over_encoding_like, over_tokenized_like, over_decoding_like, pkm_like,
-    ultramem_like, ultramem_v2_like, sdd_linear_like};
+    gpt2_like, llama_like,    olmo2_like,       frac_like,          hyper_like,          hybrid_like,
+    phd_like,  cswa_like,     sdd_like,         norms_like,         bhyt_like,           poly_like,
+    moe_like,  moe_bias_like, moe_sdd_like,     over_encoding_like, over_tokenized_like, over_decoding_like,
+    pkm_like,  ultramem_like, ultramem_v2_like, sdd_linear_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {
@@ -208,14 +214,16 @@ static inline model_shape case_shape(const case_rows *x, mode mode, dtype act)
 }
 
 /* Initial weights, and what starts from a constant (gains, biases, connections) away from it, so that every
- * term of a gradient counts. */
+ * term of a gradient counts. Connections less far: mixtures of streams that are nearly equal could vanish for
+ * some token, and a norm of next to nothing is too crooked for differences. */
 static inline void runner_weights(store *s)
 {
     store_initialize(s, 3);
     for (i64 i = 0; i < s->n_params; i++) {
         u64 stream = random_stream(s->entry[i].path);
+        double by = strstr(s->entry[i].path, ".residual.") ? 0.1 : 0.2;
         for (i64 k = 0; k < s->entry[i].count && !(s->entry[i].param.std > 0); k++)
-            s->entry[i].master[k] += (float)(0.2 * random_normal(5, stream, 1, (u64)k));
+            s->entry[i].master[k] += (float)(by * random_normal(5, stream, 1, (u64)k));
     }
     store_sync(s);
 }

@@ -46,14 +46,14 @@ static trial *run(op_id op, const char *inputs, const double *const *values)
 static void test_by_hand(void **state)
 {
     (void)state;
-    trial *open = run(OP_frac_open, "h=1x4 read=2x2 carry=2x2", (const double *[MAX_IN]){H, READ, CARRY});
+    trial *open = run(OP_hyper_open, "h=1x4 read=2x2 carry=2x2", (const double *[MAX_IN]){H, READ, CARRY});
     const double *x = oracle_data(open->oracle, open->out[0]),
                  *carried = oracle_data(open->oracle, open->out[1]);
     is_near(x, (double[]){1.6, 1.8, 3.1, -0.8}, 4, 1e-15);
     is_near(carried, (double[]){0.7, 2.1, 2.9, -0.5}, 4, 1e-15);
     double y[4];
     for (int i = 0; i < 4; i++) y[i] = 2 * x[i];
-    trial *close = run(OP_frac_close, "carried=1x4 y=1x4 b=2", (const double *[MAX_IN]){carried, y, B});
+    trial *close = run(OP_hyper_close, "carried=1x4 y=1x4 b=2", (const double *[MAX_IN]){carried, y, B});
     is_near(oracle_data(close->oracle, close->out[0]), (double[]){3.9, 5.7, 6.0, -1.3}, 4, 1e-14);
     trial_close(close);
     trial_close(open);
@@ -70,7 +70,7 @@ static void test_dynamic_by_hand(void **state)
     double u[] = {6 * s, 4 * s, 0, 0, 10 * s, -8 * s, 3 * s, 0, 0, -5 * s};
     double y11 = 1 + 0.1 * tanh(4 * s), y21 = 0.1 * tanh(3 * s), a12 = 0.1 * tanh(10 * s);
     double a22 = 1 + 0.1 * tanh(-5 * s);
-    trial *t = run(OP_frac_open, "h=1x4 read=2x2 carry=2x2 beta=2 weight=5x2 scale=2 gain=2 eps=0",
+    trial *t = run(OP_hyper_open, "h=1x4 read=2x2 carry=2x2 beta=2 weight=5x2 scale=2 gain=2 eps=0",
                    (const double *[MAX_IN]){h, one, one, beta, weight, scale, gain});
     is_near(oracle_data(t->oracle, t->out[3]), u, 10, 1e-15);
     is_near(oracle_data(t->oracle, t->out[0]), (double[]){3 * y11 - 4 * y21, 4 * y11 + 3 * y21, -4, 3}, 4,
@@ -264,10 +264,10 @@ static void test_refusals(void **state)
             "c.yaml:6: model.residual.streams is 7; h = (H_1, .., H_m) cuts model.width (384) in m equal "
             "fractions, so "
             "it must divide it");
-    assert_fails(
-        config_parse("c.yaml", other, strlen(other), NULL, 0, &c), ERR_CONFIG,
-        "c.yaml:1: model.residual.streams belongs to model.residual.kind frac, and that is add; choose it or "
-        "remove the key");
+    assert_fails(config_parse("c.yaml", other, strlen(other), NULL, 0, &c), ERR_CONFIG,
+                 "c.yaml:1: model.residual.streams belongs to model.residual.kind frac or hyper, and that is "
+                 "add; choose it or "
+                 "remove the key");
 }
 
 int main(void)

@@ -32,10 +32,12 @@ static bool is_flat(const graph *g, const char *path)
 }
 
 /* The gradient of one number (the slope of a tanh, a factor) is a sum over all values, which may nearly
- * cancel: its error is held against a share of the whole gradient. */
+ * cancel: its error is held against a share of the whole gradient. So may that of what streams are read and
+ * carried on with, as long as they are nearly equal, as all are at first. */
 static double scale_of(const stored *p, double norm, double whole)
 {
-    return p->count == 1 ? fmax(norm, 0.1 * whole) : norm;
+    bool mixes = strstr(p->path, ".residual.read") || strstr(p->path, ".residual.carry");
+    return p->count == 1 || mixes ? fmax(norm, 0.1 * whole) : norm;
 }
 
 /* The norm of PATH's error in f32 or bf16, relative to what it should be. */

@@ -11,7 +11,7 @@
 #pragma once
 #include "base/base.h"
 
-enum { MAX_DIMS = 4, MAX_IN = 12, MAX_OUT = 8, MAX_ATTRS = 12 };
+enum { MAX_DIMS = 4, MAX_IN = 16, MAX_OUT = 12, MAX_ATTRS = 12 };
 
 typedef enum dtype { DT_F32, DT_BF16, DT_I32 } dtype;
 static inline i64 dtype_bytes(dtype t) { return t == DT_BF16 ? 2 : 4; }
@@ -52,6 +52,7 @@ typedef struct param_info {
         *lr_until; // where that ends: canonical text of a span, "none": nowhere; lives as long as the graph
     double orthogonal; // > 0: what was drawn is made orthonormal, times this (each matrix of a stack)
     i64 eye;           // > 0: initial value is the identity over blocks of this size (connection matrices)
+    i64 eye_shift; // its rows moved down by this many, round the block: column 0 has its 1 in row eye_shift
 } param_info;
 
 typedef struct node node;

@@ -14,7 +14,7 @@
 #include "graph/graph.h"
 #include "ops/op.h"
 
-enum { MAX_STEPS = 4, MAX_NAMES = 24 };
+enum { MAX_STEPS = 4, MAX_NAMES = 32 };
 typedef struct rewrite_step {
     op_id op;
     int n_in, n_out, in[MAX_IN], out[MAX_OUT]; // indices of names

@@ -116,21 +116,25 @@ stored *store_find(const store *s, const char *path)
     return NULL;
 }
 
+double store_start(const stored *e, i64 i)
+{
+    const param_info *p = &e->param;
+    i64 width = e->ndim ? e->dim[e->ndim - 1] : 1;
+    return p->eye > 0 ? i / width % p->eye == (i % width + p->eye_shift) % p->eye : p->constant;
+}
+
 static void initialize(const stored *e, u64 seed)
 {
     u64 stream = random_stream(e->path);
     const param_info *p = &e->param;
-    i64 width = e->ndim ? e->dim[e->ndim - 1] : 1;
 #pragma omp parallel for schedule(static)
     for (i64 i = 0; i < e->count; i++) {
-        double x = p->constant;
+        double x = store_start(e, i);
         if (p->std > 0)
             x = p->std * (p->truncate > 0 ? random_truncated_normal(seed, stream, 0, (u64)i, p->truncate)
                                           : random_normal(seed, stream, 0, (u64)i));
         else if (p->high > p->low)
             x = p->low + (p->high - p->low) * random_uniform(seed, stream, 0, (u64)i);
-        else if (p->eye > 0)
-            x = i / width % p->eye == i % width % p->eye;
         e->master[i] = (float)x;
     }
 }

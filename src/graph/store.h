@@ -53,6 +53,7 @@ void store_close(store *s); // NULL allowed; the description stays in the arena
 stored *store_find(const store *s, const char *path);
 /* Initial values from each parameter's param_info; element i of a path depends on (seed, path, i) only. */
 void store_initialize(store *s, u64 seed);
+double store_start(const stored *e, i64 i); // element i where nothing is drawn (std 0)
 /* W [rows, n], drawn at random, becomes a matrix of orthonormal rows (columns, where it has more rows than
  * columns) times LENGTH (graph/orthogonal.c). */
 void orthogonalize(float *w, i64 rows, i64 n, double length);

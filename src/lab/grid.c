@@ -158,7 +158,8 @@ static status walk_slopes(trial *t, slopes *s, double *const *gradient, double *
 }
 
 /* Weights as training starts from, and what starts from a constant away from it, so that every term counts.
- */
+ * Connections of streams less far: mixtures of nearly equal streams could vanish, and a norm of next to
+ * nothing is too crooked for differences. */
 static void set_weights(trial *t, slopes *s)
 {
     store *w;
@@ -167,11 +168,9 @@ static void set_weights(trial *t, slopes *s)
         const stored *e = &w->entry[i];
         double *x = oracle_data(s->o, g_find(s->m.g, e->path)), std = e->param.std;
         u64 stream = random_stream(e->path);
-        for (i64 k = 0; k < e->count; k++) {
-            i64 row = k / e->dim[e->ndim - 1], column = k % e->dim[e->ndim - 1], eye = e->param.eye;
-            double start = eye > 0 ? (row % eye == column % eye) : e->param.constant;
-            x[k] = (std > 0 ? 0 : start) + (std > 0 ? std : 0.2) * random_normal(5, stream, 1, (u64)k);
-        }
+        double by = std > 0 ? std : strstr(e->path, ".residual.") ? 0.05 : 0.2;
+        for (i64 k = 0; k < e->count; k++)
+            x[k] = (std > 0 ? 0 : store_start(e, k)) + by * random_normal(5, stream, 1, (u64)k);
     }
 }
 

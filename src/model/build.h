@@ -131,6 +131,7 @@ void residual_start(model_builder *b, residual *r, tensor *embedding);
 tensor *residual_open(model_builder *b, residual *r, branch which);          // the branch's input
 void residual_close(model_builder *b, residual *r, branch which, tensor *y); // takes its output
 tensor *residual_end(model_builder *b, residual *r);
+double residual_out_factor(const model_builder *b); // of the initial deviation of maps back to the stream
 /* Adds Y to the stream between two blocks: no norm, and every stream of several takes it, as a branch whose
  * connections are plain. */
 void residual_add(model_builder *b, residual *r, tensor *y);

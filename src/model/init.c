@@ -10,6 +10,8 @@
  *   lecun      1/sqrt(inputs)
  *   orthogonal orthonormal rows (or columns) times sqrt(outputs/inputs): a map keeps the root mean square of
  * what it reads (at most); s for embedding and head
+ *
+ * A residual wiring of several streams may want maps back to them smaller (residual_out_factor).
  */
 #include "model/build.h"
 #include <math.h>
@@ -48,6 +50,7 @@ param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
     if (kind == INIT_MEGATRON && part == PART_HEAD) std = 1 / sqrt((double)b->width);
     if (kind == INIT_DEPTH && out) std /= sqrt(2 * depth);
     if (by_inputs) std = 1 / sqrt((double)inputs * (out && kind == INIT_MITCHELL ? 2 * depth : 1));
+    if (out) std *= residual_out_factor(b);
     return (param_info){
         .kind = part == PART_EMBEDDING ? PARAM_EMBEDDING
                 : part == PART_HEAD    ? PARAM_HEAD
@@ -61,7 +64,8 @@ param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
 param_info init_linear(const model_builder *b, const linear_map *map, int i, i64 inputs)
 {
     param_info info = init_matrix(b, map->part, inputs);
-    double factor = of_number(b, "model.init.std_factor");
+    bool out = map->part == PART_ATTENTION_OUT || map->part == PART_FFN_OUT;
+    double factor = of_number(b, "model.init.std_factor") * (out ? residual_out_factor(b) : 1);
     if (of_is(b, "model.init.kind", "orthogonal")) {
         info.orthogonal = factor * sqrt((double)map->outputs[i] / (double)inputs);
         info.std =

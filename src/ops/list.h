@@ -17,10 +17,12 @@
     OP(poly_norm_grad)                                                                                       \
     OP(poly_relu)                                                                                            \
     OP(poly_relu_grad)                                                                                       \
-    OP(frac_open)                                                                                            \
-    OP(frac_open_grad)                                                                                       \
-    OP(frac_close)                                                                                           \
-    OP(frac_close_grad)                                                                                      \
+    OP(hyper_open)                                                                                           \
+    OP(hyper_open_grad)                                                                                      \
+    OP(hyper_close)                                                                                          \
+    OP(hyper_close_grad)                                                                                     \
+    OP(stream_copy)                                                                                          \
+    OP(stream_sum)                                                                                           \
     OP(joint)                                                                                                \
     OP(joint_rms_norm)                                                                                       \
     OP(joint_layer_norm)                                                                                     \
