@@ -18,6 +18,7 @@
     VERB(graph, "print the graph of a training step")                                                        \
     VERB(bench, "measure the machine's peaks and a training step's share of them")                           \
     VERB(lab, "try methods together")                                                                        \
+    VERB(convert, "turn LayerNorms of a trained model into RMSNorms, exactly")                               \
     VERB(dump, "write down logits, loss and gradients on given tokens")                                      \
     VERB(op, "list, check, time and evaluate operations")
 #define VERB(name, help) status verb_##name(int argc, char **argv);
