@@ -37,7 +37,7 @@ has '    "where": "preset llama-10m: model.layers"' config resolve --json "$fold
 # explain
 has '  Default: 384' config explain model.width
 has '  Presets: gpt2-124m: 768; .*' config explain model.width
-has '  Only:    with train.schedule.kind: uba' config explain train.schedule.phi
+has '  Only:    with train.schedule.kind: uba or piecewise' config explain train.schedule.phi
 has 'model.norm.final  *true .*' config explain model.norm
 has 'data.train  *\[\] .*' config explain
 has '    "max": 65536.0' config explain --json model.width

@@ -27,7 +27,7 @@ refused() {
 # ---- list: a line an op; the page in docs/ is what the table says
 run list
 grep -qxF 'sum(a [rows, n], b? [rows, n], c? [rows, n], d? [rows, n]) -> y [rows, n]' "$work/out" || complain "list: no line for sum"
-grep -q '^rms_norm(x \[rows, n\], gain? \[n/heads\]) -> y \[rows, n\], s \[rows, heads\]; eps=1e-05 heads=1$' "$work/out" ||
+grep -q '^rms_norm(x \[rows, n\], gain? \[n/heads\]) -> y \[rows, n\], s \[rows, heads\]; eps=1e-05 heads=1 as_x=0 native=0$' "$work/out" ||
     complain "list: no line for rms_norm"
 ops=$(wc -l <"$work/out")
 run list --json

@@ -65,7 +65,8 @@ static void cpu(const op_call *c)
     for (i64 r = 0; r < c->in[0].rows; r++) {
         const float *x = row_in(c, 0, r);
         float *y = row_out(c, 0, r);
-        float *m = (float *)c->out[1].p + r * heads, *s = (float *)c->out[2].p + r * heads;
+        float *m = (float *)c->out[1].p + r * c->out[1].stride;
+        float *s = (float *)c->out[2].p + r * c->out[2].stride;
         for (i64 h = 0; h < heads; h++)
             row_layer(y + h * n, x + h * n, c->in[1].p, c->in[2].p, eps, native, n, m + h, s + h);
         row_done(c, 0, r, y);
@@ -251,8 +252,8 @@ static void grad_cpu(const op_call *c)
         for (i64 r = first; r < last; r++) {
             float *dx = row_out(c, 0, r), *row = c->in[6].p ? own : dx;
             const float *x = row_in(c, 0, r), *dy = row_in(c, 5, r);
-            const float *mean = (const float *)c->in[3].p + r * heads;
-            const float *s = (const float *)c->in[4].p + r * heads;
+            const float *mean = (const float *)c->in[3].p + r * c->in[3].stride;
+            const float *s = (const float *)c->in[4].p + r * c->in[4].stride;
             for (i64 h = 0; h < heads; h++)
                 grad_row(row + h * n, x + h * n, dy + h * n, c->in[1].p, dgain, c->out[2].p ? dbias : NULL,
                          mean[h], s[h], n);

@@ -128,7 +128,7 @@ static void cpu(const op_call *c)
 #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < c->in[0].rows; r++) {
         const float *x = row_in(c, 0, r);
-        float *y = row_out(c, 0, r), *s = (float *)c->out[1].p + r * parts;
+        float *y = row_out(c, 0, r), *s = (float *)c->out[1].p + r * c->out[1].stride;
         s[0] = root(x, eps, native, 2 * n / parts);
         if (parts == 2) s[1] = root(x + n, eps, native, n);
         rows[kind].value(y, x, c->in[1].p, s[0], s[parts - 1], n);
@@ -262,7 +262,7 @@ static void finish(float *restrict dx, const float *restrict x, float s, float k
 static void grad_row(const op_call *c, i64 r, float *restrict sums)
 {
     i64 n = c->in[3].n, parts = c->in[2].n;
-    const float *x = row_in(c, 0, r), *s = (const float *)c->in[2].p + r * parts;
+    const float *x = row_in(c, 0, r), *s = (const float *)c->in[2].p + r * c->in[2].stride;
     float *dx = row_out(c, 0, r), a = s[0], b = s[parts - 1], dots[2];
     rows[(int)c->node->attr[0]].grad(dx, x, row_in(c, 3, r), c->in[1].p, sums, a, b, dots, n);
     if (parts == 1) {

@@ -58,7 +58,7 @@ static void cpu(const op_call *c)
 #pragma omp parallel for schedule(static)
     for (i64 r = 0; r < c->in[0].rows; r++) {
         const float *x = row_in(c, 0, r);
-        float *y = row_out(c, 0, r), *s = (float *)c->out[1].p + r * heads;
+        float *y = row_out(c, 0, r), *s = (float *)c->out[1].p + r * c->out[1].stride;
         for (i64 h = 0; h < heads; h++) s[h] = row_rms(y + h * n, x + h * n, gain, eps, native, n);
         row_done(c, 0, r, y);
     }
@@ -201,7 +201,8 @@ static void grad_rows(const op_call *c, i64 first, i64 last, float *restrict sum
     const float *gain = c->in[1].p;
     bool rounded = c->out[0].dtype == DT_BF16;
     for (i64 r = first; r < last; r++) {
-        const float *x = row_in(c, 0, r), *dy = row_in(c, 3, r), *s = (const float *)c->in[2].p + r * heads;
+        const float *x = row_in(c, 0, r), *dy = row_in(c, 3, r),
+                    *s = (const float *)c->in[2].p + r * c->in[2].stride;
         const float *add = c->in[4].p ? row_in(c, 4, r) : NULL;
         float *dx = row_out(c, 0, r);
         for (i64 h = 0; h < heads; h++, x += n, dy += n, dx += n) {
