@@ -93,10 +93,10 @@ const config_key memory_keys[] = {
 };
 
 const method_row memory_methods[] = {
-    {"pkm", "memory", .settings = "model.memory.kind=pkm model.memory.spans=[0:1]",
+    {"pkm", "memory", .common = true, .settings = "model.memory.kind=pkm model.memory.spans=[0:1]",
      .small = "model.memory.keys=4 model.memory.key_width=8 model.memory.value_width=16 "
               "model.memory.top=3"},
-    {"ultramem", "memory", .settings = "model.memory.kind=ultramem model.memory.spans=[0:1]",
+    {"ultramem", "memory", .common = true, .settings = "model.memory.kind=ultramem model.memory.spans=[0:1]",
      .small = "model.memory.keys=4 model.memory.key_width=8 model.memory.value_width=16 "
               "model.memory.top=3"},
     {"ultramem_v2", "memory", .settings = "model.memory.kind=ultramem_v2",

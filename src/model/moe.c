@@ -60,7 +60,7 @@ const method_row moe_methods[] = {
     {"moe_fine", "ffn",
      .settings = "model.ffn.kind=moe model.ffn.width=auto model.ffn.experts=16 model.ffn.top_k=3 "
                  "model.ffn.shared=1 model.ffn.router=softmax_raw"},
-    {"moe_bias", "ffn",
+    {"moe_bias", "ffn", .common = true,
      .settings = "model.ffn.kind=moe model.ffn.width=auto model.ffn.router=sigmoid model.ffn.balance=bias "
                  "model.ffn.logit_norm=1"},
     {"moe_capacity", "ffn",

@@ -60,7 +60,7 @@ const config_preset norm_presets[] = {
 
 const method_row norm_methods[] = {
     {"pre_qk", "norm", .common = true, .settings = "model.norm.preset=pre_qk"},
-    {"post", "norm", .settings = "model.norm.preset=post"},
+    {"post", "norm", .common = true, .settings = "model.norm.preset=post"},
     {"deepnorm", "norm", .settings = "model.norm.preset=deepnorm"},
     {"sandwich", "norm", .settings = "model.norm.preset=sandwich"},
     {"peri", "norm", .settings = "model.norm.preset=peri"},
@@ -74,7 +74,7 @@ const method_row norm_methods[] = {
     {"sdd_official", "norm", .settings = "model.norm.preset=sdd_official"},
     {"sdd_paper", "norm", .settings = "model.norm.preset=sdd_paper"},
     {"sdd_pre", "norm", .settings = "model.norm.preset=sdd_pre"},
-    {"dyt", "norm", .settings = "model.norm.preset=dyt"},
+    {"dyt", "norm", .common = true, .settings = "model.norm.preset=dyt"},
     {"bhyt", "norm", .settings = "model.norm.preset=bhyt"},
     {"layer", "norm", .settings = "model.norm.kind=layer"},
     {"crms", "norm", .settings = "model.norm.kind=crms"},

@@ -42,7 +42,8 @@ const config_key repeat_keys[] = {
 
 const method_row repeat_methods[] = {
     {"phd", "repeat", .settings = "model.repeat.kind=phd"},
-    {"phd_cswa", "repeat", .settings = "model.repeat.kind=phd model.repeat.window=4 model.repeat.chunk=6"},
+    {"phd_cswa", "repeat", .common = true,
+     .settings = "model.repeat.kind=phd model.repeat.window=4 model.repeat.chunk=6"},
     {0},
 };
 
