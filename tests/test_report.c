@@ -175,7 +175,23 @@ static void test_page(void **state)
     const report_figure figure = {evil, evil, evil};
     const report_row row = {evil, evil};
     const report_sample sample = {evil, evil};
-    const report_page page = {evil, evil, &figure, 1, &chart, 1, &sample, 1, &row, 1, &row, 1},
+    const char *const cells[] = {evil, evil, evil, evil};
+    const report_grid grid = {evil, cells, 2, 2};
+    const report_page page = {.title = evil,
+                              .subtitle = evil,
+                              .refresh = 5,
+                              .figures = &figure,
+                              .n_figures = 1,
+                              .charts = &chart,
+                              .n_charts = 1,
+                              .samples = &sample,
+                              .n_samples = 1,
+                              .facts = &row,
+                              .n_facts = 1,
+                              .config = &row,
+                              .n_config = 1,
+                              .grids = &grid,
+                              .n_grids = 1},
                       empty = {.title = "t"};
     text t = {0};
     report_html(&t, &page);

@@ -2,6 +2,7 @@
  */
 #include "base/file.h"
 #include "base/text.h"
+#include "train/checkpoint.h"
 #include "train/registry.h"
 #include <jansson.h>
 #include <math.h>
@@ -146,17 +147,226 @@ static void test_report(void **state)
     assert_int_equal(system(wanted), 0);
 }
 
+static void put_file(const char *name, const char *content)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_ok(file_replace(path, content, strlen(content)));
+}
+
+static void make_run(const char *name, const char *metrics, const char *summary, const char *config)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    assert_ok(dir_make(path));
+    snprintf(path, sizeof path, "%s/metrics.jsonl", name);
+    put_file(path, metrics);
+    snprintf(path, sizeof path, "%s/summary.json", name);
+    if (summary) put_file(path, summary);
+    snprintf(path, sizeof path, "%s/config.yaml", name);
+    put_file(path, config);
+}
+
+static void make_two(void)
+{
+    make_run("one",
+             "{\"step\":1,\"loss\":3,\"lr\":0.1,\"tokens_per_s\":1000}\n{\"step\":1,\"val_loss\":2.5,"
+             "\"val_bits_per_byte\":1.5}\n{\"step\":2,\"loss\":2}\n{\"step\":2,\"val_loss\":2.75,"
+             "\"val_bits_per_byte\":1.625}\n",
+             "{\"status\":\"done\",\"steps\":2,\"tokens\":64,\"loss\":2.75,\"val_bits_per_byte\":1.625}",
+             "model: {width: 64, layers: 2}\ntrain: {steps: 2}\n");
+    make_run("two", "{\"step\":1,\"loss\":2.5,\"lr\":0.2,\"tokens_per_s\":2000}\n", NULL,
+             "model: {width: 128, layers: 2, bias: true}\ntrain: {steps: 2}\n");
+}
+
+static void test_compare(void **state)
+{
+    (void)state;
+    make_two();
+    assert_int_equal(keel_runs("compare one two"), 0);
+    assert_string_equal(out.data, "                            one     two\n"
+                                  "status                     done       -\n"
+                                  "steps                         2       1\n"
+                                  "tokens                       64       -\n"
+                                  "training loss, last 5 %  2.0000  2.5000\n"
+                                  "validation loss          2.7500       -\n"
+                                  "validation loss, best    2.5000       -\n"
+                                  "bits per byte            1.6250       -\n"
+                                  "bits per byte, best      1.5000       -\n"
+                                  "tokens/s, last 5 %          1 k     2 k\n"
+                                  "model.bias                    -    true\n"
+                                  "model.width                  64     128\n");
+    assert_int_equal(keel_runs("compare one two --json"), 0);
+    json_t *o = json_loads(out.data, 0, NULL), *two = json_array_get(json_object_get(o, "runs"), 1),
+           *bias = json_object_get(json_object_get(o, "configuration"), "model.bias");
+    assert_string_equal(json_string_value(json_object_get(two, "run")), "two");
+    assert_true(json_is_null(json_object_get(two, "best_val_loss")));
+    assert_true(json_real_value(json_object_get(two, "tokens_per_s")) == 2000);
+    assert_int_equal(json_object_size(json_object_get(o, "configuration")), 2);
+    assert_true(json_is_null(json_array_get(bias, 0)));
+    assert_string_equal(json_string_value(json_array_get(bias, 1)), "true");
+    json_decref(o);
+    assert_int_equal(keel_runs("compare one one/ 2>err >/dev/null; cat err"), 0);
+    assert_string_equal(out.data, "the configurations do not differ\n");
+    assert_int_equal(keel_runs("compare one data"), 1);
+    assert_string_equal(out.data, "keel: data/metrics.jsonl: cannot open: No such file or directory\n");
+    put_file("two/summary.json", "[]");
+    assert_int_equal(keel_runs("compare one two"), 1);
+    assert_string_equal(out.data, "keel: two/summary.json: not a JSON object\n");
+    put_file("two/summary.json", "{}");
+}
+
+static void test_export(void **state)
+{
+    (void)state;
+    char wanted[300];
+    make_two();
+    assert_int_equal(keel_runs("export two --csv"), 0);
+    assert_string_equal(out.data, "step,loss,lr,tokens_per_s\n1,2.5,0.2,2000\n");
+    assert_int_equal(keel_runs("export two --jsonl --out two.jsonl"), 0);
+    assert_string_equal(out.data, "wrote two.jsonl\n");
+    snprintf(wanted, sizeof wanted, "touch -d @1700000000 %s/two/metrics.jsonl", folder);
+    assert_int_equal(system(wanted), 0);
+    assert_int_equal(keel_runs("export two --tensorboard board/two"), 0);
+    assert_string_equal(out.data, "wrote board/two/events.out.tfevents.1700000000.keel\n");
+}
+
+static void test_report_of_several(void **state)
+{
+    (void)state;
+    char *page;
+    size_t bytes;
+    char path[200];
+    make_two();
+    assert_int_equal(keel_runs("report one two"), 0);
+    assert_string_equal(out.data, "wrote report.html\n");
+    snprintf(path, sizeof path, "%s/report.html", folder);
+    assert_ok(file_read(path, &page, &bytes));
+    static const char *const parts[] = {
+        "<title>2 runs</title>",
+        "<tr><th></th><th>one</th><th>two</th></tr>",
+        "<tr><td>model.width</td><td>64</td><td>128</td></tr>",
+        "<h3>Training loss, smoothed</h3><figcaption class=\"legend\"><span class=\"c0\"><i></i>one</span>"
+        "<span class=\"c1\"><i></i>two</span>",
+        "<h3>Validation, bits per byte</h3>",
+        "<h3>Learning rate</h3>",
+        "<h3>Speed, smoothed</h3>",
+    };
+    for (i64 i = 0; i < COUNT(parts); i++)
+        if (!strstr(page, parts[i])) fail_msg("not on the page: %s", parts[i]);
+    assert_null(strstr(page, "http-equiv=\"refresh\""));
+    assert_null(strstr(page, "nan"));
+    mem_free(page);
+}
+
+/* A registry of its own: a run that is gone, one done with four checkpoints and a milestone, one that
+ * stopped. */
+static void make_rubbish(void)
+{
+    static const char *const names[] = {"gone", "finished", "halted"};
+    registry *r;
+    char id[REGISTRY_ID], where[200];
+    snprintf(where, sizeof where, "%s/gc.db", folder);
+    assert_ok(registry_open(where, REGISTRY_WRITE, &r));
+    for (i64 i = 0; i < COUNT(names); i++) {
+        snprintf(where, sizeof where, "%s/%s", folder, names[i]);
+        registry_run run = {.name = names[i],
+                            .folder = where,
+                            .identity = "00000000000000cc",
+                            .config = "",
+                            .code = "",
+                            .isa = "",
+                            .libraries = "",
+                            .host = "",
+                            .started = 5 - i,
+                            .loss = NAN,
+                            .bits_per_byte = NAN};
+        assert_ok(registry_begin(r, &run, id));
+        assert_ok(registry_metrics(r, id, 1, (metric[]){{"loss", 2}}, 1));
+        assert_ok(registry_end(r, id, &(registry_run){.status = i == 2 ? "stopped" : "done", .steps = 8}));
+        if (i) make_run(names[i], "", NULL, "train: {checkpoint: {milestones: [50%]}}\n");
+        for (i64 step = 2; i && step <= 8; step += 2) {
+            checkpoint_store *store;
+            checkpoint *c;
+            assert_ok(checkpoint_open(where, &(checkpoint_options){0}, &store));
+            assert_ok(checkpoint_begin(store, step, &c));
+            assert_ok(checkpoint_file(c, "state.json", "{}", 2));
+            assert_ok(checkpoint_finish(c));
+            assert_ok(checkpoint_close(store));
+        }
+    }
+    registry_close(r);
+}
+
+static bool there(const char *name)
+{
+    char path[300];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    return path_exists(path);
+}
+
+static void test_gc(void **state)
+{
+    (void)state;
+    char wanted[1000];
+    assert_int_equal(keel_runs("gc --yes --registry=none.db"), 0);
+    assert_string_equal(out.data, "nothing to remove\n");
+    assert_false(there("none.db"));
+    make_rubbish();
+    assert_int_equal(keel_runs("gc --registry=gc.db 2>/dev/null | sed 's/[0-9.]* B/SIZE/'"), 0);
+    snprintf(wanted, sizeof wanted,
+             "entry       00000000000000cc-1  %s/gone (gone)\n"
+             "checkpoint  SIZE  %s/finished/step_6\ncheckpoint  SIZE  %s/finished/step_2\n",
+             folder, folder, folder);
+    assert_string_equal(out.data, wanted);
+    assert_true(there("finished/step_2"));
+
+    put_file("finished/step_8/state.json", "{?"); // the newest is damaged: nothing before it may go
+    assert_int_equal(keel_runs("gc --yes --registry=gc.db 2>err >/dev/null; cat err"), 0);
+    snprintf(wanted, sizeof wanted, "keel: left alone: %s/finished/step_8/state.json: ", folder);
+    assert_memory_equal(out.data, wanted, strlen(wanted));
+    assert_non_null(strstr(out.data, "\nremoved 1 of 3, 0 B\n"));
+    assert_true(there("finished/step_2"));
+
+    put_file("finished/step_8/state.json", "{}");
+    assert_int_equal(keel_runs("gc --yes --json --registry=gc.db 2>err | cat"), 0);
+    json_t *o = json_loads(out.data, 0, NULL);
+    assert_int_equal(json_integer_value(json_object_get(o, "removed")), 2);
+    assert_int_equal(json_array_size(json_object_get(o, "items")), 2);
+    json_decref(o);
+    assert_false(there("finished/step_2") || there("finished/step_6"));
+    assert_true(there("finished/step_4") && there("finished/step_8")); // the milestone and the newest
+    assert_true(there("halted/step_2") && there("halted/step_6"));     // not finished: all may be wanted
+    assert_int_equal(keel_runs("show 00000000000000cc-1 --registry=gc.db"), 1);
+    assert_int_equal(keel_runs("gc --yes --registry=gc.db"), 0);
+    assert_string_equal(out.data, "nothing to remove\n");
+    put_file("finished/config.yaml", "train: {chekpoint: 3}\n");
+    assert_int_equal(keel_runs("gc --registry=gc.db"), 0);
+    snprintf(wanted, sizeof wanted, "keel: left alone: %s/finished keeps its checkpoints: ", folder);
+    assert_memory_equal(out.data, wanted, strlen(wanted));
+}
+
 static void test_usage(void **state)
 {
     (void)state;
     static const struct {
         const char *arguments, *said;
     } cases[] = {
-        {"lsit", "keel: runs: no 'lsit', perhaps 'list'; it is list, show or report\n"},
-        {"elephant", "keel: runs: no 'elephant'; it is list, show or report\n"},
+        {"lsit", "keel: runs: no 'lsit', perhaps 'list'; it is list, show, compare, export, report or gc\n"},
+        {"elephant", "keel: runs: no 'elephant'; it is list, show, compare, export, report or gc\n"},
         {"list x", "keel: runs list takes no argument, but got 'x'\n"},
+        {"gc x", "keel: runs gc takes no argument, but got 'x'\n"},
+        {"show a b", "keel: runs show takes one run, but got 'b'\n"},
         {"show", "keel: runs show: which? Give an id of 'keel runs list' or a run's folder\n"},
-        {"report", "keel: runs report: which? Give a run's folder\n"},
+        {"export", "keel: runs export: which? Give an id of 'keel runs list' or a run's folder\n"},
+        {"export x", "keel: runs export: as what? Give one of --csv, --jsonl and --tensorboard DIR\n"},
+        {"export x --csv --jsonl",
+         "keel: runs export: as what? Give one of --csv, --jsonl and --tensorboard DIR\n"},
+        {"export x --tensorboard t --out y",
+         "keel: runs export: --tensorboard names its file itself; leave --out away\n"},
+        {"compare x", "keel: runs compare: what with what? Give two runs at least, by id or folder\n"},
+        {"report", "keel: runs report: which? Give a run's folder or id, or several\n"},
+        {"report a b --samples s", "keel: runs report: --samples goes with one run, but there are 2\n"},
     };
     for (i64 i = 0; i < COUNT(cases); i++) {
         assert_int_equal(keel_runs(cases[i].arguments), 2);
@@ -164,6 +374,10 @@ static void test_usage(void **state)
     }
     assert_int_equal(keel_runs(""), 2);
     assert_int_equal(keel_runs("a b c"), 2);
+    assert_int_equal(keel_runs("export nowhere --csv"), 1);
+    assert_string_equal(
+        out.data,
+        "keel: no run 'nowhere' in the registry, by id or by folder; 'keel runs list' shows them\n");
     assert_int_equal(keel_runs("--help"), 0);
 }
 
@@ -190,10 +404,10 @@ static int end(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_none),
-        cmocka_unit_test(test_list_and_show),
-        cmocka_unit_test(test_report),
-        cmocka_unit_test(test_usage),
+        cmocka_unit_test(test_none),   cmocka_unit_test(test_list_and_show),
+        cmocka_unit_test(test_report), cmocka_unit_test(test_compare),
+        cmocka_unit_test(test_export), cmocka_unit_test(test_report_of_several),
+        cmocka_unit_test(test_gc),     cmocka_unit_test(test_usage),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

@@ -165,6 +165,14 @@ status file_commit(file_writer *w)
     return dir_sync(folder);
 }
 
+status file_replace(const char *path, const void *data, size_t bytes)
+{
+    file_writer *w;
+    TRY(file_create(path, &w));
+    TRY(file_write(w, data, bytes));
+    return file_commit(w);
+}
+
 status file_read(const char *path, char **data, size_t *bytes)
 {
     int fd = strcmp(path, "-") ? open(path, O_RDONLY | O_CLOEXEC) : 0;

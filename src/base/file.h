@@ -20,6 +20,8 @@ status file_write(file_writer *w, const void *data, size_t bytes) MUST;
 status file_printf(file_writer *w, const char *format, ...) PRINTF(2, 3) MUST;
 /* fsync + rename + directory fsync; W is gone in either case; on failure PATH is what it was before. */
 status file_commit(file_writer *w) MUST;
+/* The three at once: PATH holds these bytes, or what it held before. */
+status file_replace(const char *path, const void *data, size_t bytes) MUST;
 void file_abandon(file_writer *w); // removes the temporary file; NULL allowed
 
 /* Reads PATH whole ("-" is standard input); *data is zero-terminated (beyond *bytes); release with mem_free.

@@ -13,7 +13,7 @@
     VERB(tokenizer, "train, inspect and use byte-level BPE tokenizers")                                      \
     VERB(data, "build and inspect shards of tokens")                                                         \
     VERB(config, "explain configuration keys, print a resolved configuration")                               \
-    VERB(runs, "list and show runs, write the report page of one")                                           \
+    VERB(runs, "list, show, compare, export and report runs")                                                \
     VERB(plan, "say what a run will need")                                                                   \
     VERB(graph, "print the graph of a training step")                                                        \
     VERB(bench, "measure the machine's peaks and a training step's share of them")                           \

@@ -1,10 +1,10 @@
-/* keel runs: the registry's runs as a table, one of them in full, a run's report page. */
+/* keel runs: the verb; the registry's runs as a table, one of them in full, the report page. */
 #define _GNU_SOURCE // asprintf
 #include "base/file.h"
 #include "base/text.h"
 #include "cli/cli.h"
-#include "train/registry.h"
-#include "train/run_page.h"
+#include "cli/runs_parts.h"
+#include "train/run_pages.h"
 #include <argp.h>
 #include <errno.h>
 #include <jansson.h>
@@ -15,19 +15,23 @@
 #include <string.h>
 #include <time.h>
 
-enum { OPT_JSON = 256, OPT_REGISTRY, OPT_OUT, OPT_SAMPLES };
-
-typedef struct runs_args {
-    const char *verb, *what, *registry, *out, *samples;
-    bool json;
-} runs_args;
+enum { OPT_JSON = 256, OPT_REGISTRY, OPT_OUT, OPT_SAMPLES, OPT_CSV, OPT_JSONL, OPT_TENSORBOARD, OPT_YES };
 
 static const struct argp_option options[] = {
-    {"json", OPT_JSON, 0, 0, "Print JSON (list: an array, show: an object)", 0},
+    {"json", OPT_JSON, 0, 0, "Print JSON (list: an array; show, compare, gc: an object)", 0},
     {"registry", OPT_REGISTRY, "FILE", 0,
      "The registry (default: KEEL_REGISTRY, else ~/.local/share/keel/runs.db)", 0},
-    {"out", OPT_OUT, "FILE", 0, "report: the page to write (default: FOLDER/report.html)", 0},
-    {"samples", OPT_SAMPLES, "FILE", 0, "report: lines {\"prompt\": ..., \"completion\": ...} to show", 0},
+    {"out", OPT_OUT, "FILE", 0,
+     "report: the page to write (default: FOLDER/report.html; of several runs: report.html); export: the "
+     "file "
+     "(default: standard output)",
+     0},
+    {"samples", OPT_SAMPLES, "FILE", 0,
+     "report of one run: lines {\"prompt\": ..., \"completion\": ...} to show", 0},
+    {"csv", OPT_CSV, 0, 0, "export: comma-separated values, a row a step", 0},
+    {"jsonl", OPT_JSONL, 0, 0, "export: a JSON object a step", 0},
+    {"tensorboard", OPT_TENSORBOARD, "DIR", 0, "export: an event file in DIR, for TensorBoard", 0},
+    {"yes", OPT_YES, 0, 0, "gc: remove it; without it gc only says what it would remove", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -46,12 +50,28 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_SAMPLES:
         a->samples = arg;
         return 0;
+    case OPT_CSV:
+        a->csv = true;
+        return 0;
+    case OPT_JSONL:
+        a->jsonl = true;
+        return 0;
+    case OPT_TENSORBOARD:
+        a->tensorboard = arg;
+        return 0;
+    case OPT_YES:
+        a->yes = true;
+        return 0;
     case ARGP_KEY_ARG:
-        if (state->arg_num > 1) argp_error(state, "one argument too many: '%s'", arg);
-        *(state->arg_num ? &a->what : &a->verb) = arg;
+        if (state->arg_num > MOST_RUNS)
+            argp_error(state, "one argument too many: '%s'; at most %d runs", arg, MOST_RUNS);
+        if (state->arg_num)
+            a->what[a->n_what++] = arg;
+        else
+            a->verb = arg;
         return 0;
     case ARGP_KEY_END:
-        if (!a->verb) argp_error(state, "list, show or report?");
+        if (!a->verb) argp_error(state, "list, show, compare, export, report or gc?");
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -59,7 +79,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 /* A run whose process was killed could not enter that. Its folder's lock holds the number of the process. */
-static const char *status_now(const registry_run *run)
+const char *runs_status_now(const registry_run *run)
 {
     char path[4096], *data = NULL;
     size_t bytes;
@@ -89,27 +109,27 @@ static const char *show_real(double x, char out[32])
 }
 
 /* Text of the registry on a terminal: control characters, which terminals obey, become '?'. */
-static void put_text(const char *s)
+void runs_put_text(const char *s)
 {
     for (; *s; s++) putchar(((u8)*s < 32 && *s != '\n' && *s != '\t') || *s == 127 ? '?' : *s);
 }
 
-static json_t *json_real_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+json_t *runs_real(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 
 static json_t *run_json(const registry_run *run)
 {
     json_t *o = json_object();
 #define VALUE_TEXT(x) json_string(x)
 #define VALUE_INTEGER(x) json_integer(x)
-#define VALUE_REAL(x) json_real_or_null(x)
+#define VALUE_REAL(x) runs_real(x)
 #define COLUMN(kind, name) json_object_set_new(o, #name, VALUE_##kind(run->name));
     REGISTRY_COLUMNS(COLUMN)
 #undef COLUMN
-    json_object_set_new(o, "status", json_string(status_now(run)));
+    json_object_set_new(o, "status", json_string(runs_status_now(run)));
     return o;
 }
 
-static void put_json(json_t *o)
+void runs_put_json(json_t *o)
 {
     json_dumpf(o, stdout, JSON_INDENT(2));
     putchar('\n');
@@ -124,7 +144,7 @@ static void list_cells(arena *a, const registry_run *run, const char *cells[COLU
 {
     char b[32];
     cells[0] = run->id;
-    cells[1] = status_now(run);
+    cells[1] = runs_status_now(run);
     cells[2] = arena_strdup(a, show_time(run->started, b));
     cells[3] = arena_printf(a, "%lld", (long long)run->steps);
     cells[4] = arena_strdup(a, show_count((double)run->tokens, b));
@@ -133,14 +153,20 @@ static void list_cells(arena *a, const registry_run *run, const char *cells[COLU
     cells[7] = *run->name ? arena_printf(a, "%s  %s", run->name, run->folder) : run->folder;
 }
 
-static void put_table(const char *(*rows)[COLUMNS], i64 n)
+void runs_put_table(const char *const *cells, i64 rows, i64 columns, i64 left, bool loose)
 {
-    int width[COLUMNS] = {0};
-    for (i64 i = 0; i < n; i++)
-        for (int c = 0; c < COLUMNS; c++) width[c] = MAX(width[c], (int)strlen(rows[i][c]));
-    for (i64 i = 0; i < n; i++) {
-        for (int c = 0; c < COLUMNS - 1; c++) printf("%*s  ", c >= 3 ? width[c] : -width[c], rows[i][c]);
-        put_text(rows[i][COLUMNS - 1]);
+    for (i64 r = 0; r < rows; r++) {
+        for (i64 c = 0; c < columns; c++) {
+            int width = 0;
+            if (c < columns - 1 || !loose)
+                for (i64 k = 0; k < rows; k++) width = MAX(width, (int)strlen(cells[k * columns + c]));
+            const char *cell = cells[r * columns + c];
+            int room = width - (int)strlen(cell);
+            if (c >= left && room > 0) printf("%*s", room, "");
+            runs_put_text(cell);
+            if (c < left && c < columns - 1 && room > 0) printf("%*s", room, "");
+            if (c < columns - 1) printf("  ");
+        }
         putchar('\n');
     }
 }
@@ -155,7 +181,7 @@ static status list(const runs_args *args, registry *r, arena *a)
     if (args->json) {
         json_t *all = json_array();
         for (i64 i = 0; i < n; i++) json_array_append_new(all, run_json(&runs[i]));
-        put_json(all);
+        runs_put_json(all);
         return OK;
     }
     if (!n) {
@@ -165,7 +191,7 @@ static status list(const runs_args *args, registry *r, arena *a)
     const char *(*rows)[COLUMNS] = arena_alloc(a, sizeof *rows * (size_t)(n + 1));
     memcpy(rows[0], head, sizeof head);
     for (i64 i = 0; i < n; i++) list_cells(a, &runs[i], rows[i + 1]);
-    put_table(rows, n + 1);
+    runs_put_table(&rows[0][0], n + 1, COLUMNS, 3, true);
     return OK;
 }
 
@@ -175,7 +201,7 @@ static void put_row(const char *key, const char *value)
 {
     if (!*value || !strcmp(value, "-")) return;
     printf("%-14s", key);
-    put_text(value);
+    runs_put_text(value);
     putchar('\n');
 }
 
@@ -185,7 +211,7 @@ static void put_run(const registry_run *run, const metric *values, i64 n)
     put_row("id", run->id);
     put_row("name", run->name);
     put_row("folder", run->folder);
-    put_row("status", status_now(run));
+    put_row("status", runs_status_now(run));
     put_row("started", show_time(run->started, b));
     put_row("ended", show_time(run->ended, b));
     if (run->ended > run->started) put_row("took", show_seconds((double)(run->ended - run->started), b));
@@ -204,7 +230,7 @@ static void put_run(const registry_run *run, const metric *values, i64 n)
     if (n) printf("\nlast metrics\n");
     for (i64 i = 0; i < n; i++) printf("  %-24s%.6g\n", values[i].name, values[i].value);
     if (*run->config) printf("\nconfiguration\n");
-    put_text(run->config);
+    runs_put_text(run->config);
     if (*run->config && run->config[strlen(run->config) - 1] != '\n') putchar('\n');
 }
 
@@ -213,14 +239,13 @@ static status show(const runs_args *args, registry *r, arena *a)
     registry_run run;
     metric *values;
     i64 n;
-    TRY(registry_find(r, a, args->what, &run));
+    TRY(registry_find(r, a, args->what[0], &run));
     TRY(registry_last_metrics(r, a, run.id, &values, &n));
     if (args->json) {
         json_t *o = run_json(&run), *metrics = json_object();
-        for (i64 i = 0; i < n; i++)
-            json_object_set_new(metrics, values[i].name, json_real_or_null(values[i].value));
+        for (i64 i = 0; i < n; i++) json_object_set_new(metrics, values[i].name, runs_real(values[i].value));
         json_object_set_new(o, "metrics", metrics);
-        put_json(o);
+        runs_put_json(o);
     } else
         put_run(&run, values, n);
     return OK;
@@ -228,48 +253,107 @@ static status show(const runs_args *args, registry *r, arena *a)
 
 /* ---- report */
 
-static status report(const runs_args *args)
+status runs_place(const runs_args *args, arena *a, const char *what, registry_run *run)
 {
-    char *out = NULL;
-    if (!args->out && asprintf(&out, "%s/report.html", args->what) < 0)
-        return fail(ERR_MEMORY, "out of memory");
-    status s = run_page_write(args->what, args->out ? args->out : out, args->samples);
-    if (!s) fprintf(stderr, "wrote %s\n", args->out ? args->out : out);
-    free(out);
+    registry *r = NULL;
+    *run = (registry_run){.id = "", .folder = what};
+    status s = registry_open(args->registry, REGISTRY_READ, &r);
+    if (!s) s = registry_find(r, a, what, run);
+    registry_close(r);
+    if (!s || !path_is_dir(what)) return s;
+    status_drop(s); // a folder is enough: copied from elsewhere, or the registry is lost
+    *run = (registry_run){.id = "", .folder = what};
+    return OK;
+}
+
+static status report(const runs_args *args, arena *a)
+{
+    const char *folders[MOST_RUNS], *out = args->out ? args->out : "report.html";
+    if (args->samples && args->n_what > 1)
+        return fail(ERR_USAGE, "runs report: --samples goes with one run, but there are %lld",
+                    (long long)args->n_what);
+    for (i64 i = 0; i < args->n_what; i++) {
+        registry_run run;
+        folders[i] = args->what[i];
+        if (path_is_dir(folders[i])) continue;
+        TRY(runs_place(args, a, args->what[i], &run));
+        folders[i] = run.folder;
+    }
+    if (args->n_what == 1 && !args->out) out = arena_printf(a, "%s/report.html", folders[0]);
+    TRY(run_pages_write(folders, args->n_what, out, args->samples));
+    fprintf(stderr, "wrote %s\n", out);
+    return OK;
+}
+
+/* ---- the verb */
+
+/* Runs WORK with the registry open. */
+static status with_registry(const runs_args *args, arena *a,
+                            status (*work)(const runs_args *, registry *, arena *))
+{
+    registry *r;
+    TRY(registry_open(args->registry, REGISTRY_READ, &r));
+    status s = work(args, r, a);
+    registry_close(r);
     return s;
+}
+static status verb_list(const runs_args *args, arena *a) { return with_registry(args, a, list); }
+static status verb_show(const runs_args *args, arena *a) { return with_registry(args, a, show); }
+
+static const struct runs_verb {
+    const char *name;
+    status (*run)(const runs_args *args, arena *a);
+    i64 least, most;     // arguments
+    const char *missing; // said when there are fewer
+} verbs[] = {
+    {"list", verb_list, 0, 0, ""},
+    {"show", verb_show, 1, 1, "which? Give an id of 'keel runs list' or a run's folder"},
+    {"compare", runs_compare, 2, MOST_RUNS, "what with what? Give two runs at least, by id or folder"},
+    {"export", runs_export, 1, 1, "which? Give an id of 'keel runs list' or a run's folder"},
+    {"report", report, 1, MOST_RUNS, "which? Give a run's folder or id, or several"},
+    {"gc", runs_gc, 0, 0, ""},
+};
+
+static status find_verb(const runs_args *args, const struct runs_verb **out)
+{
+    const char *names[COUNT(verbs)];
+    *out = NULL;
+    for (i64 i = 0; i < COUNT(verbs); i++) {
+        names[i] = verbs[i].name;
+        if (!strcmp(args->verb, verbs[i].name)) *out = &verbs[i];
+    }
+    const char *near = nearest_name(args->verb, names, COUNT(names));
+    if (!*out)
+        return fail(ERR_USAGE, "runs: no '%s'%s%s%s; it is list, show, compare, export, report or gc",
+                    args->verb, near ? ", perhaps '" : "", near ? near : "", near ? "'" : "");
+    if (args->n_what < (*out)->least) return fail(ERR_USAGE, "runs %s: %s", args->verb, (*out)->missing);
+    if (args->n_what <= (*out)->most) return OK;
+    return fail(ERR_USAGE, "runs %s takes %s, but got '%s'", args->verb,
+                (*out)->most ? "one run" : "no argument", args->what[(*out)->most]);
 }
 
 status verb_runs(int argc, char **argv)
 {
-    static const struct argp argp = {options,
-                                     parse,
-                                     "list\nshow ID|FOLDER\nreport FOLDER",
-                                     "Lists the runs of the registry, shows one, writes a run's report page.",
-                                     0,
-                                     0,
-                                     0};
-    static const char *const verbs[] = {"list", "show", "report"};
+    static const struct argp argp = {
+        options,
+        parse,
+        "list\nshow RUN\ncompare RUN RUN...\nexport RUN --csv|--jsonl|--tensorboard=DIR\nreport RUN...\ngc",
+        "Lists the runs of the registry, shows one, compares several, hands metrics to other programs, "
+        "writes a "
+        "report page, removes what is no longer needed.\vRUN is an id of the list (or its beginning) or a "
+        "run's "
+        "folder. gc: entries of the registry whose folder is gone, and in folders of finished runs the "
+        "checkpoints before the newest, never those of train.checkpoint.milestones.",
+        0,
+        0,
+        0};
+    const struct runs_verb *verb;
     runs_args args = {0};
-    registry *r;
     arena *a;
     TRY(cli_parse(&argp, argc, argv, &args));
-    bool is_list = !strcmp(args.verb, "list"), is_show = !strcmp(args.verb, "show"),
-         is_report = !strcmp(args.verb, "report");
-    const char *near = nearest_name(args.verb, verbs, COUNT(verbs));
-    if (!is_list && !is_show && !is_report)
-        return fail(ERR_USAGE, "runs: no '%s'%s%s%s; it is list, show or report", args.verb,
-                    near ? ", perhaps '" : "", near ? near : "", near ? "'" : "");
-    if (is_list && args.what) return fail(ERR_USAGE, "runs list takes no argument, but got '%s'", args.what);
-    if (is_show && !args.what)
-        return fail(ERR_USAGE, "runs show: which? Give an id of 'keel runs list' or a run's folder");
-    if (is_report && !args.what) return fail(ERR_USAGE, "runs report: which? Give a run's folder");
-    if (is_report) return report(&args);
-    TRY(registry_open(args.registry, REGISTRY_READ, &r));
-    status s = arena_open(&a);
-    if (!s) {
-        s = is_list ? list(&args, r, a) : show(&args, r, a);
-        arena_close(a);
-    }
-    registry_close(r);
+    TRY(find_verb(&args, &verb));
+    TRY(arena_open(&a));
+    status s = verb->run(&args, a);
+    arena_close(a);
     return s;
 }

@@ -50,8 +50,15 @@ typedef struct report_sample {
     const char *prompt, *completion;
 } report_sample;
 
+typedef struct report_grid { // a table of several columns, the first of which names the row
+    const char *title;
+    const char *const *cells; // [rows, columns]; row 0 is the head
+    i64 rows, columns;
+} report_grid;
+
 typedef struct report_page {
     const char *title, *subtitle;
+    i64 refresh; // seconds after which a browser loads the page again; 0: never
     const report_figure *figures;
     i64 n_figures;
     const report_chart *charts;
@@ -62,6 +69,8 @@ typedef struct report_page {
     i64 n_facts;
     const report_row *config;
     i64 n_config;
+    const report_grid *grids; // across the page
+    i64 n_grids;
 } report_page;
 
 /* Appends the page to OUT. */

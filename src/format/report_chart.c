@@ -205,7 +205,7 @@ static void draw_legend(text *t, const report_chart *c)
     text_add(t, "<figcaption class=\"legend\">");
     for (i64 i = 0; i < c->n_lines; i++) {
         if (c->lines[i].label) {
-            text_add(t, "<span class=\"c%lld%s\"><i></i>", (long long)colour % 4,
+            text_add(t, "<span class=\"c%lld%s\"><i></i>", (long long)colour % 8,
                      c->lines[i].style == REPORT_FAINT ? " faint" : "");
             report_escape(t, c->lines[i].label);
             text_add(t, "</span>");
@@ -241,7 +241,7 @@ void report_svg(text *t, const report_chart *c, i64 id)
                  WIDTH - RIGHT);
     for (i64 i = 0; i < c->n_lines; i++) {
         const report_line *l = &c->lines[i];
-        text_add(t, "<g class=\"c%lld%s\"><path d=\"", (long long)colour % 4,
+        text_add(t, "<g class=\"c%lld%s\"><path d=\"", (long long)colour % 8,
                  l->style == REPORT_FAINT    ? " faint"
                  : l->style == REPORT_POINTS ? " thin"
                                              : "");

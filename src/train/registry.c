@@ -286,6 +286,23 @@ status registry_end(registry *r, const char *id, const registry_run *end)
     return once(r, s);
 }
 
+static status delete_run(registry *r, const char *sql, const char *id)
+{
+    sqlite3_stmt *q;
+    TRY(prepare(r, sql, &q));
+    bind_TEXT(q, 1, id);
+    return finish(r, q);
+}
+
+status registry_remove(registry *r, const char *id)
+{
+    if (!r) return OK;
+    TRY(execute(r, "BEGIN IMMEDIATE"));
+    status s = delete_run(r, "DELETE FROM metrics WHERE run = ?1", id);
+    if (!s) s = delete_run(r, "DELETE FROM runs WHERE id = ?1", id);
+    return in_transaction(r, s);
+}
+
 /* ---- reading */
 
 static const char *get_TEXT(arena *a, sqlite3_stmt *q, int at)

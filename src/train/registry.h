@@ -65,6 +65,9 @@ status registry_metrics(registry *r, const char *id, i64 step, const metric *val
 /* Enters how the run ended: status, ended, steps, tokens, loss, bits_per_byte of END. */
 status registry_end(registry *r, const char *id, const registry_run *end) MUST;
 
+/* Removes the entry of run ID and its metrics; an unknown one is fine. */
+status registry_remove(registry *r, const char *id) MUST;
+
 /* All runs, newest first; rows and strings live in A. */
 status registry_list(registry *r, arena *a, registry_run **rows, i64 *n) MUST;
 /* The run of id WHAT (or the only one whose id begins so), or the newest one in folder WHAT.

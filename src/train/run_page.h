@@ -9,8 +9,10 @@
  * folder: a line
  * {"prompt": "...", "completion": "..."} each. */
 #pragma once
-#include "base/base.h"
+#include "base/text.h"
 
 /* Writes the page to OUT, whole or not at all. ERR_IO or ERR_FORMAT names the file and what is wrong with it.
  */
 status run_page_write(const char *folder, const char *out, const char *samples) MUST;
+/* Appends it to OUT. REFRESH: seconds after which a browser loads it again; 0: never. */
+status run_page_html(const char *folder, const char *samples, i64 refresh, text *out) MUST;
