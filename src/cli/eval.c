@@ -1,11 +1,16 @@
-/* keel eval: how well a trained model predicts text it has not seen.
+/* keel eval: how well a trained model predicts text it has not seen, and which of several answers it prefers.
  *
  *     keel eval perplexity runs/a                      on the validation data of the run
  *     keel eval perplexity runs/a --data shards/       on that of other shards of the same tokenizer
+ *     keel eval perplexity runs/a --text wiki.txt --stride 256    on a text, by overlapping windows
+ *     keel eval choice runs/a --task hellaswag hellaswag_val.jsonl
  */
+#include "base/file.h"
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/machine.h"
+#include "eval/choice.h"
+#include "eval/windows.h"
 #include "infer/model_files.h"
 #include "train/corpus.h"
 #include "train/save.h"
@@ -14,23 +19,100 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { OPT_JSON = 256, OPT_TOKENS, OPT_SPLIT, OPT_PRECISION, OPT_DATA };
+enum {
+    OPT_JSON = 256,
+    OPT_TOKENS,
+    OPT_SPLIT,
+    OPT_PRECISION,
+    OPT_DATA,
+    OPT_TEXT,
+    OPT_CONTEXT,
+    OPT_STRIDE,
+    OPT_TASK,
+    OPT_LABELS,
+    OPT_LIMIT,
+    OPT_BATCH
+};
 typedef struct eval_args {
     machine_args machine;
-    const char *model, *task, *data, *precision;
+    const char *verb, *model, *data, *precision, *text, *file, *labels;
+    const task *task;
+    const char *shards, *windows, *choices; // the last option given that is for that kind of evaluation only
     data_split split;
-    i64 tokens;
+    i64 tokens, context, stride, limit, batch;
     bool json;
 } eval_args;
 
 static const struct argp_option options[] = {
-    {"data", OPT_DATA, "DIR", 0, "Shards to evaluate on (default: those the run was trained with)", 0},
-    {"split", OPT_SPLIT, "NAME", 0, "validation or train (default: validation)", 0},
-    {"tokens", OPT_TOKENS, "N", 0, "At most so many tokens (default: all)", 0},
-    {"precision", OPT_PRECISION, "P", 0, "f32 or bf16 (default: as in training)", 0},
-    {"json", OPT_JSON, 0, 0, "Print one JSON object", 0},
+    {0, 0, 0, 0, "perplexity, on shards:", 1},
+    {"data", OPT_DATA, "DIR", 0, "Shards to evaluate on (default: those the run was trained with)", 1},
+    {"split", OPT_SPLIT, "NAME", 0, "validation or train (default: validation)", 1},
+    {"tokens", OPT_TOKENS, "N", 0, "At most so many tokens (default: all)", 1},
+    {0, 0, 0, 0, "perplexity, on a text:", 2},
+    {"text", OPT_TEXT, "FILE", 0, "Every byte of this file, by overlapping windows (-: standard input)", 2},
+    {"context", OPT_CONTEXT, "N", 0, "Tokens of a window (default: model.context)", 2},
+    {"stride", OPT_STRIDE, "N", 0, "Tokens that a window scores, each once (default: as many as it has)", 2},
+    {0, 0, 0, 0, "choice:", 3},
+    {"task", OPT_TASK, "NAME", 0,
+     "The layout of FILE: hellaswag, arc, piqa, lambada, openbookqa, sciq, boolq, winogrande, blimp", 3},
+    {"labels", OPT_LABELS, "FILE", 0, "The answers of piqa, one a line, if its records do not hold them", 3},
+    {"limit", OPT_LIMIT, "N", 0, "Only the first N records", 3},
+    {"batch", OPT_BATCH, "N", 0,
+     "Records (windows) sorted by length together (default 64); results do not depend on it", 4},
+    {"precision", OPT_PRECISION, "P", 0, "f32 or bf16 (default: as in training)", 4},
+    {"json", OPT_JSON, 0, 0, "Print one JSON object", 4},
     {0}};
+
+static i64 whole(struct argp_state *state, const char *name, const char *arg)
+{
+    double n;
+    if (!parse_count(arg, &n) || !(n >= 1) || n > 1e15 || n != (double)(i64)n)
+        argp_error(state, "--%s=%s: expected a whole number from 1, such as 100 or 10k", name, arg);
+    return (i64)n;
+}
+
+static void take_task(eval_args *a, const char *arg, struct argp_state *state)
+{
+    char names[200];
+    task_names(names, sizeof names);
+    a->task = task_find(arg);
+    if (!a->task) argp_error(state, "--task=%s: expected one of %s", arg, names);
+}
+
+static void take_split(eval_args *a, const char *arg, struct argp_state *state)
+{
+    if (strcmp(arg, "validation") && strcmp(arg, "train"))
+        argp_error(state, "--split=%s: expected validation or train", arg);
+    a->split = *arg == 't' ? DATA_TRAIN : DATA_VALIDATION;
+}
+
+static void take_argument(eval_args *a, const char *arg, struct argp_state *state)
+{
+    if (!a->verb)
+        a->verb = arg;
+    else if (!a->model)
+        a->model = arg;
+    else if (!a->file && !strcmp(a->verb, "choice"))
+        a->file = arg;
+    else
+        argp_error(state, "one argument too many: '%s'", arg);
+}
+
+static void check(const eval_args *a, struct argp_state *state)
+{
+    bool choice = a->verb && !strcmp(a->verb, "choice");
+    if (!a->verb || (!choice && strcmp(a->verb, "perplexity")))
+        argp_error(state, "which task? perplexity MODEL, or choice MODEL FILE");
+    if (!a->model) argp_error(state, "which model? Name a run's folder or one of its step_N");
+    if (choice && !a->task) argp_error(state, "which layout? --task=NAME");
+    if (choice && !a->file) argp_error(state, "which records? Name a JSONL file behind the model");
+    const char *stray = choice ? (a->shards ? a->shards : a->windows) : a->choices;
+    if (stray) argp_error(state, "--%s is not for %s", stray, a->verb);
+    if (a->text && a->shards) argp_error(state, "--%s is for shards, not for --text", a->shards);
+    if (!choice && !a->text && a->windows) argp_error(state, "--%s needs --text=FILE", a->windows);
+}
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -41,20 +123,42 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         state->child_inputs[0] = &a->machine;
         return 0;
     case OPT_DATA:
-        a->data = arg;
-        return 0;
-    case OPT_JSON:
-        a->json = true;
+        a->data = arg, a->shards = "data";
         return 0;
     case OPT_SPLIT:
-        if (strcmp(arg, "validation") && strcmp(arg, "train"))
-            argp_error(state, "--split=%s: expected validation or train", arg);
-        a->split = *arg == 't' ? DATA_TRAIN : DATA_VALIDATION;
+        a->shards = "split";
+        take_split(a, arg, state);
         return 0;
     case OPT_TOKENS:
+        a->shards = "tokens";
         if (!parse_count(arg, &n) || !(n >= 1))
             argp_error(state, "--tokens=%s: expected a number such as 100k", arg);
         a->tokens = (i64)n;
+        return 0;
+    case OPT_TEXT:
+        a->text = arg, a->windows = "text";
+        return 0;
+    case OPT_CONTEXT:
+        a->context = whole(state, "context", arg), a->windows = "context";
+        return 0;
+    case OPT_STRIDE:
+        a->stride = whole(state, "stride", arg), a->windows = "stride";
+        return 0;
+    case OPT_TASK:
+        a->choices = "task";
+        take_task(a, arg, state);
+        return 0;
+    case OPT_LABELS:
+        a->labels = arg, a->choices = "labels";
+        return 0;
+    case OPT_LIMIT:
+        a->limit = whole(state, "limit", arg), a->choices = "limit";
+        return 0;
+    case OPT_BATCH:
+        a->batch = MIN(whole(state, "batch", arg), 1 << 20);
+        return 0;
+    case OPT_JSON:
+        a->json = true;
         return 0;
     case OPT_PRECISION:
         if (strcmp(arg, "f32") && strcmp(arg, "bf16"))
@@ -62,16 +166,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         a->precision = arg;
         return 0;
     case ARGP_KEY_ARG:
-        if (!a->task)
-            a->task = arg;
-        else if (!a->model)
-            a->model = arg;
-        else
-            argp_error(state, "one argument too many: '%s'", arg);
+        take_argument(a, arg, state);
         return 0;
     case ARGP_KEY_END:
-        if (!a->task || strcmp(a->task, "perplexity")) argp_error(state, "which task? perplexity MODEL");
-        if (!a->model) argp_error(state, "which model? Name a run's folder or one of its step_N");
+        check(a, state);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -84,6 +182,17 @@ static void talk(void *context, const char *line)
     fprintf(stderr, "%s\n", line);
 }
 
+static status print_json(json_t *j)
+{
+    if (!j) return fail(ERR_INPUT, "the folder's name is not valid UTF-8, which JSON cannot hold");
+    json_dumpf(j, stdout, JSON_COMPACT);
+    puts("");
+    json_decref(j);
+    return OK;
+}
+
+/* ---- on shards */
+
 static status print_result(const eval_args *a, const evaluation *e, const run_state *state,
                            const model_files *f)
 {
@@ -91,15 +200,12 @@ static status print_result(const eval_args *a, const evaluation *e, const run_st
     double loss = e->nats / (double)e->tokens, bits = e->nats / log(2) / (double)e->bytes;
     if (!isfinite(loss)) return fail(ERR_NUMERIC, "%s: the loss is not finite", f->folder);
     if (a->json) {
-        json_t *j =
-            json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:o?, s:o?}", "model", f->folder, "step",
-                      (json_int_t)state->step, "tokens_seen", (json_int_t)state->tokens_seen, "tokens",
-                      (json_int_t)e->tokens, "bytes", (json_int_t)e->bytes, "loss", loss, "perplexity",
-                      json_real(exp(loss)), "bits_per_byte", json_real(bits)); // null: beyond a double
-        if (!j) return fail(ERR_INPUT, "the folder's name is not valid UTF-8, which JSON cannot hold");
-        json_dumpf(j, stdout, JSON_COMPACT);
-        puts("");
-        json_decref(j);
+        TRY(print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:o?, s:o?, s:o?}", "model", f->folder,
+                                 "step", (json_int_t)state->step, "tokens_seen",
+                                 (json_int_t)state->tokens_seen, "tokens", (json_int_t)e->tokens, "bytes",
+                                 (json_int_t)e->bytes, "loss", loss, "perplexity", json_real(exp(loss)),
+                                 "byte_perplexity", json_real(exp2(bits)), "bits_per_byte",
+                                 json_real(bits)))); // null: beyond a double
     } else
         printf("loss %.5f  perplexity %.3f  bits per byte %.5f  (%lld %s tokens, %s)\n", loss, exp(loss),
                bits, (long long)e->tokens, data_split_name[a->split], f->folder);
@@ -119,15 +225,11 @@ static status measure(const eval_args *a, const model_files *f, device *d, isa l
     return failed ? failed : print_result(a, &e, &state, f);
 }
 
-static status evaluate_model(const eval_args *a, const model_files *f)
+static status evaluate_shards(const eval_args *a, const model_files *f, device *d, isa level)
 {
-    device *d;
     dataset *data;
-    isa level;
     char cache[4096];
     snprintf(cache, sizeof cache, "%s/..", f->folder);
-    if (a->precision) TRY(config_set(f->config, "train.precision", a->precision, "command line"));
-    TRY(machine_open(&a->machine, &d, &level));
     status s = a->data ? dataset_open(a->data, &data)
                        : corpus_open(f->config, &(corpus_options){.cache = cache, .talk = talk}, &data);
     if (!s && f->tokenizer) s = dataset_check_tokenizer(data, tokenizer_hash(f->tokenizer), f->folder);
@@ -135,6 +237,121 @@ static status evaluate_model(const eval_args *a, const model_files *f)
         s = measure(a, f, d, level, data);
         dataset_close(data);
     }
+    return s;
+}
+
+/* ---- on a text */
+
+static status print_text(const eval_args *a, const text_loss *x, const window_rule *rule,
+                         const model_files *f)
+{
+    double loss = x->nats / (double)x->tokens, words = exp(x->nats / (double)x->words),
+           bits = x->nats / log(2) / (double)x->bytes;
+    if (a->json)
+        return print_json(json_pack(
+            "{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o?, s:o?, s:o?, s:o?}", "model", f->folder,
+            "step", (json_int_t)f->step, "text", a->text, "tokens", (json_int_t)x->tokens, "bytes",
+            (json_int_t)x->bytes, "words", (json_int_t)x->words, "windows", (json_int_t)x->windows, "context",
+            (json_int_t)rule->context, "stride", (json_int_t)rule->stride, "loss", loss, "perplexity",
+            json_real(exp(loss)), "word_perplexity", json_real(words), "byte_perplexity",
+            json_real(exp2(bits)), "bits_per_byte", json_real(bits))); // null: beyond a double
+    printf("bits per byte %.5f  loss %.5f  perplexity %.3f a token, %.3f a word, %.4f a byte\n"
+           "(%lld tokens, %lld words, %lld bytes; %lld windows of %lld, stride %lld; %s)\n",
+           bits, loss, exp(loss), words, exp2(bits), (long long)x->tokens, (long long)x->words,
+           (long long)x->bytes, (long long)x->windows, (long long)rule->context, (long long)rule->stride,
+           f->folder);
+    return OK;
+}
+
+static status evaluate_text(const eval_args *a, const model_files *f, scorer *s)
+{
+    window_rule rule = {.context = a->context ? a->context : scorer_context(s)};
+    text_loss x;
+    char *data;
+    size_t bytes;
+    rule.stride = a->stride ? a->stride : rule.context;
+    TRY(file_read(a->text, &data, &bytes));
+    status failed = wrap(text_evaluate(s, f->tokenizer, data, bytes, &rule, a->batch, &x), "%s", a->text);
+    mem_free(data);
+    return failed ? failed : print_text(a, &x, &rule, f);
+}
+
+/* ---- choices */
+
+static void show_progress(void *context, i64 done, i64 of)
+{
+    (void)context;
+    fprintf(stderr, "\r%lld of %lld%s", (long long)done, (long long)of, done == of ? "\n" : "");
+}
+
+static void set_estimate(json_t *j, const char *name, estimate x)
+{
+    char key[40];
+    json_object_set_new(j, name, isfinite(x.mean) ? json_real(x.mean) : json_null());
+    snprintf(key, sizeof key, "%s_stderr", name);
+    json_object_set_new(j, key, isfinite(x.error) ? json_real(x.error) : json_null()); // one example has none
+}
+
+static status print_choice(const eval_args *a, const choice_result *r, const model_files *f)
+{
+    const struct {
+        const char *name;
+        estimate value;
+        bool on;
+    } rows[] = {{"acc", r->acc, true},
+                {"acc_norm", r->acc_norm, !a->task->greedy},
+                {"acc_bytes", r->acc_bytes, !a->task->greedy},
+                {"perplexity", r->perplexity, a->task->greedy},
+                {"gold_bits_per_byte", r->gold_bits, true}};
+    json_t *j = json_pack("{s:s, s:I, s:s, s:I, s:I, s:I}", "model", f->folder, "step", (json_int_t)f->step,
+                          "task", a->task->name, "examples", (json_int_t)r->examples, "requests",
+                          (json_int_t)r->requests, "truncated", (json_int_t)r->truncated);
+    for (i64 i = 0; j && i < COUNT(rows); i++)
+        if (rows[i].on) set_estimate(j, rows[i].name, rows[i].value);
+    if (a->json) return print_json(j);
+    json_decref(j);
+    for (i64 i = 0; i < COUNT(rows); i++)
+        if (rows[i].on && isfinite(rows[i].value.error))
+            printf("%-18s %.5f +- %.5f\n", rows[i].name, rows[i].value.mean, rows[i].value.error);
+        else if (rows[i].on)
+            printf("%-18s %.5f\n", rows[i].name, rows[i].value.mean);
+    printf("(%s, %lld records, %lld cut to fit; %s)\n", a->task->name, (long long)r->examples,
+           (long long)r->truncated, f->folder);
+    return OK;
+}
+
+static status evaluate_choice(const eval_args *a, const model_files *f, scorer *s, const example_list *list)
+{
+    choice_result r;
+    choice_options o = {.batch = a->batch, .progress = isatty(2) ? show_progress : NULL};
+    TRY(wrap(choice_evaluate(s, f->tokenizer, a->task, list, &o, &r), "%s", a->file));
+    return print_choice(a, &r, f);
+}
+
+static status evaluate_scored(const eval_args *a, const model_files *f, device *d, isa level)
+{
+    scorer *s;
+    example_list list = {0};
+    if (!f->tokenizer) return fail(ERR_INPUT, "%s holds no tokenizer.json", f->folder);
+    if (a->task) TRY(examples_read(a->task, a->file, a->labels, a->limit, &list));
+    scorer_options o = {
+        .device = d, .isa = level, .weights = f->weights, .greedy = a->task && a->task->greedy};
+    status failed = scorer_open(f->config, &o, &s);
+    if (!failed) {
+        failed = a->task ? evaluate_choice(a, f, s, &list) : evaluate_text(a, f, s);
+        scorer_close(s);
+    }
+    examples_free(&list);
+    return failed;
+}
+
+static status evaluate_model(const eval_args *a, const model_files *f)
+{
+    device *d;
+    isa level;
+    if (a->precision) TRY(config_set(f->config, "train.precision", a->precision, "command line"));
+    TRY(machine_open(&a->machine, &d, &level));
+    status s = a->task || a->text ? evaluate_scored(a, f, d, level) : evaluate_shards(a, f, d, level);
     device_close(d);
     return s;
 }
@@ -144,14 +361,15 @@ status verb_eval(int argc, char **argv)
     static const struct argp_child children[] = {{&machine_argp, 0, "Machine:", 5}, {0}};
     static const struct argp argp = {options,
                                      parse,
-                                     "perplexity MODEL",
-                                     "Measures loss, perplexity and bits per byte of a trained model: a "
-                                     "run's folder or a step_N (with @average "
-                                     "behind it: its averaged weights).",
+                                     "perplexity MODEL\nchoice MODEL FILE --task=NAME",
+                                     "Measures loss, perplexity and bits per byte of a trained model, or "
+                                     "how often it prefers the right one of several answers. MODEL is a "
+                                     "run's folder or a step_N (with @average behind it: its averaged "
+                                     "weights); FILE holds a record of JSON a line.",
                                      children,
                                      NULL,
                                      NULL};
-    eval_args a = {.split = DATA_VALIDATION};
+    eval_args a = {.split = DATA_VALIDATION, .batch = 64};
     model_files f;
     TRY(cli_parse(&argp, argc, argv, &a));
     TRY(model_files_open(a.model, talk, NULL, &f));
