@@ -14,6 +14,7 @@
     VERB(data, "build and inspect shards of tokens")                                                         \
     VERB(config, "explain configuration keys, print a resolved configuration")                               \
     VERB(runs, "list, show, compare, export and report runs")                                                \
+    VERB(board, "show the report of runs in a browser, live")                                                \
     VERB(plan, "say what a run will need")                                                                   \
     VERB(graph, "print the graph of a training step")                                                        \
     VERB(bench, "measure the machine's peaks and a training step's share of them")                           \
