@@ -450,6 +450,10 @@ static void whole_models(void **state)
         "model.preset=llama-10m", "model.layers=2",          "model.width=48",
         "model.vocab=61",         "model.attention.heads=4", "model.ffn.width=80",
         "model.context=16",       "train.batch_tokens=32",   "model.norm.preset=post"};
+    static const char *const hyper[] = {
+        "model.preset=llama-10m", "model.layers=3",          "model.width=48",
+        "model.vocab=61",         "model.attention.heads=4", "model.ffn.width=80",
+        "model.context=16",       "train.batch_tokens=32",   "model.residual.kind=hyper"};
     // A joint before a norm: one a branch (gpt2 without dropout: and the embedding's). A skip: one a branch.
     // cheap: no more, since joints are not computed again (ops/joint.c says why); block: and the clone of the
     // joint inside every block.
@@ -460,6 +464,10 @@ static void whole_models(void **state)
     one_model(llama, COUNT(llama), RECOMPUTE_CHEAP, 12, *state);
     one_model(llama, COUNT(llama), RECOMPUTE_BLOCK, 15, *state);
     one_model(post, COUNT(post), RECOMPUTE_NONE, 4, *state);
+    // A close before an open, and their gradients: between every two of six branches. block: not the
+    // gradients where a block's clones stand between, but the clones inside each block.
+    one_model(hyper, COUNT(hyper), RECOMPUTE_NONE, 10, *state);
+    one_model(hyper, COUNT(hyper), RECOMPUTE_BLOCK, 11, *state);
 }
 
 int main(void)

@@ -38,20 +38,26 @@
 
 /* ---- definition */
 
-static status infer(op_build *b)
+/* Outputs OUT.. of an open. */
+static status infer_open(op_build *b, int out)
 {
     tensor **in = b->n->in;
-    TRY(hyper_need(b));
     hyper_shape s = hyper_shape_of(in[HYPER_H], in[HYPER_READ], in[HYPER_CARRY]);
     i64 dim[MAX_DIMS], rows = rows_of(in[HYPER_H]);
     memcpy(dim, in[HYPER_H]->dim, sizeof dim);
     dim[in[HYPER_H]->ndim - 1] = s.q * s.n;
-    TRY(out_shape(b, 0, in[HYPER_H]->dtype, in[HYPER_H]->ndim, dim));
-    TRY(out_like(b, 1, in[HYPER_H]));
+    TRY(out_shape(b, out, in[HYPER_H]->dtype, in[HYPER_H]->ndim, dim));
+    TRY(out_like(b, out + 1, in[HYPER_H]));
     if (!in[HYPER_WEIGHT]) return OK;
-    TRY(out_shape(b, 2, DT_F32, 2, (i64[]){rows, s.m}));
-    TRY(out_shape(b, 3, DT_F32, 2, (i64[]){rows, s.m * s.K}));
-    return out_shape(b, 4, DT_F32, 2, (i64[]){rows, s.m});
+    TRY(out_shape(b, out + 2, DT_F32, 2, (i64[]){rows, s.m}));
+    TRY(out_shape(b, out + 3, DT_F32, 2, (i64[]){rows, s.m * s.K}));
+    return out_shape(b, out + 4, DT_F32, 2, (i64[]){rows, s.m});
+}
+
+static status infer(op_build *b)
+{
+    TRY(hyper_need(b));
+    return infer_open(b, 0);
 }
 
 static void vjp(graph *g, const node *op, tensor *const *dout, tensor **din)
@@ -341,4 +347,111 @@ OP_DEF(hyper_close) = {
     .cpu = close_cpu,
     .cost = close_cost,
     .cases = close_cases,
+};
+
+/* ---- join: the close of a branch and the open of the next in one pass. A fused op: the rewrites
+ * (graph/rewrite.h) put it in place of the two after autodiff. Its inputs are those of the open, the stream
+ * carried so far in place of h, then y and b of the close. The open reads h as rounded to its storage, so
+ * that the bits are those of the sequence. */
+enum { JOIN_Y = 7, JOIN_B };
+
+static status join_infer(op_build *b)
+{
+    tensor **in = b->n->in;
+    TRY(hyper_need(b));
+    hyper_shape s = hyper_shape_of(in[HYPER_H], in[HYPER_READ], in[HYPER_CARRY]);
+    TRY(close_need(b, in[HYPER_H], in[JOIN_Y], in[JOIN_B]));
+    TRY(need(b, cols(in[JOIN_B]) == s.m && cols(in[JOIN_Y]) == s.q * s.n,
+             "y must have %lld columns and b %lld: both branches have equal streams", (long long)(s.q * s.n),
+             (long long)s.m));
+    TRY(out_like(b, 0, in[HYPER_H]));
+    return infer_open(b, 1);
+}
+
+static void join_reference(const op_call64 *c)
+{
+    tensor *const *in = c->node->in;
+    hyper_shape s = hyper_shape_of(in[HYPER_H], in[HYPER_READ], in[HYPER_CARRY]);
+    for (i64 r = 0; r < rows_of(in[HYPER_H]); r++) {
+        close64(s, r, c->in[HYPER_H], c->in[JOIN_Y], c->in[JOIN_B] + r * step_of(in[JOIN_B]), c->out[0]);
+        hyper_open64(c, s, r, c->out[0] + r * s.m * s.n, 1);
+    }
+}
+
+static void join_cpu(const op_call *c)
+{
+    hyper_call w = hyper_lay_out(c);
+    const hyper_form *form = hyper_form_of(w.s);
+    i64 step = step_of(c->node->in[JOIN_B]);
+#pragma omp parallel for schedule(static)
+    for (i64 r = 0; r < c->in[HYPER_H].rows; r++) {
+        const float *b = (const float *)c->in[JOIN_B].p + r * step;
+        float *h = row_out(c, 0, r);
+        hyper_row to = row_of(c, w.s, r, 1);
+        form->close(w.s, b, row_in(c, HYPER_H, r), row_in(c, JOIN_Y, r), h);
+        hyper_settled(c, 0, r, h);
+        form->open(&w, h, &to);
+        hyper_done(c, 1, r, to.x);
+        hyper_done(c, 2, r, to.carried);
+    }
+}
+
+static op_cost join_cost(const node *op)
+{
+    return (op_cost){cost(op).flops + 2.0 * (double)count(op->in[0]), traffic(op)};
+}
+
+// In bf16 h is rounded before the sums over n that make u.
+static const op_case join_cases[] = {
+    {"typical",
+     "carried=33x768 read=4x1 carry=4x4 beta=4 weight=6x192 scale=2 gain=192 y=33x192 b=33x4 f32 bf16 "
+     "tol.bf16=0.06"},
+    {"static", "carried=9x260 read=4x1 carry=4x4 y=9x65 b=4 f32 bf16 tol.bf16=0.0078"},
+    {"centred",
+     "carried=17x90 read=2x1 carry=2x2 beta=2 weight=4x45 scale=2 gain=45 y=17x45 b=17x2 centred=1 "
+     "f32 bf16 tol.bf16=0.06"},
+    {"three", "carried=7x51 read=3x1 carry=3x3 beta=3 weight=5x17 scale=2 y=7x17 b=3 f32 bf16 tol.bf16=0.06"},
+    {"frac", "carried=33x256 read=4x4 carry=4x4 beta=4 weight=9x64 scale=2 gain=64 y=33x256 b=33x4 f32 bf16 "
+             "tol.bf16=0.06"},
+    {"frac, static", "carried=5x96 read=2x2 carry=2x2 y=5x96 b=2 f32 bf16 tol.bf16=0.0078"},
+    {"one stream", "carried=5x37 read=1x1 carry=1x1 beta=1 weight=3x37 scale=2 gain=37 y=5x37 b=5x1 f32 bf16 "
+                   "tol.bf16=0.06"},
+    {"exact", "carried=5x96 read=4x1 carry=4x4 y=5x24 b=5x4 fill=ints f32 tol=0"},
+    {"bench", "carried=2048x2304 read=4x1 carry=4x4 beta=4 weight=6x576 scale=2 gain=576 y=2048x576 b=2048x4 "
+              "bf16 bench"},
+    {"bench frac", "carried=2048x576 read=4x4 carry=4x4 beta=4 weight=9x144 scale=2 gain=144 y=2048x576 "
+                   "b=2048x4 bf16 bench"},
+    {0},
+};
+
+OP_DEF(hyper_join) = {
+    .name = "hyper_join",
+    .brief = "h = hyper_close(carried, y, b), then hyper_open of it, in one pass",
+    .source = "Hyper-Connections, arXiv:2409.19606; Frac-Connections, arXiv:2503.14125",
+    .replaces =
+        {"h = hyper_close(carried, y, b); x, next, bn, u, s = hyper_open(h, read, carry, beta, weight, "
+         "scale, gain)"},
+    .in = {{"carried", "[rows, m n]"},
+           {"read", "[m, q]", ARG_F32},
+           {"carry", "[m, m]", ARG_F32},
+           {"beta", "[m]", ARG_F32, .optional = true},
+           {"weight", "[1+q+m, n]", ARG_F32, .optional = true},
+           {"scale", "[2]", ARG_F32, .optional = true},
+           {"gain", "[n]", ARG_F32, .optional = true, .fill = "around1"},
+           {"y", "[rows, q n]"},
+           {"b", "[..., m]", ARG_F32}},
+    .out = {{"h", "[rows, m n]"},
+            {"x", "[rows, q n]"},
+            {"next", "[rows, m n]"},
+            {"bn", "[rows, m]", ARG_F32, .optional = true},
+            {"u", "[rows, m(1+q+m)]", ARG_F32, .optional = true, .fixed = true},
+            {"s", "[rows, m]", ARG_F32, .optional = true, .fixed = true}},
+    .attrs = HYPER_ATTRS,
+    .inplace = 1,
+    .infer = join_infer,
+    .reference = join_reference,
+    .cpu = join_cpu,
+    .prepare = prepare,
+    .cost = join_cost,
+    .cases = join_cases,
 };

@@ -21,6 +21,7 @@
     OP(hyper_open_grad)                                                                                      \
     OP(hyper_close)                                                                                          \
     OP(hyper_close_grad)                                                                                     \
+    OP(hyper_join)                                                                                           \
     OP(stream_copy)                                                                                          \
     OP(stream_sum)                                                                                           \
     OP(joint)                                                                                                \
