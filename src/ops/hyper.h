@@ -186,8 +186,11 @@ static inline void hyper_coefficients(const hyper_call *w, const float *u, i64 m
 INLINE float hyper_mean(const float *x, i64 n)
 {
     vector sum = {0};
-    for (i64 e = 0; e < n; e += LANES) sum += get(x + e, n - e);
-    return sum_of(sum) / (float)n;
+    i64 e = 0;
+    for (; e + LANES <= n; e += LANES) sum += *(const loose *)(x + e);
+    float rest = 0;
+    for (; e < n; e++) rest += x[e];
+    return (sum_of(sum) + rest) / (float)n;
 }
 
 typedef struct hyper_row { // what the open of a row writes
@@ -274,22 +277,27 @@ INLINE void close_row(i64 m, i64 q, i64 n, const float *b, const float *carried,
     }
 }
 
+INLINE void close_grad_lanes(i64 m, i64 q, i64 n, i64 e, i64 left, const float *b, const float *y,
+                             const float *G, float *dy, vector *sum)
+{
+    vector shared = {0};
+    for (i64 i = 0; i < m; i++) {
+        vector g = get(G + i * n + e, left), x = get(y + (q == 1 ? 0 : i * n) + e, left);
+        sum[i] += x * g;
+        shared = q == 1 && i ? shared + g * b[i] : g * b[i];
+        if (q > 1) put(dy + i * n + e, shared, left);
+    }
+    if (q == 1) put(dy + e, shared, left);
+}
 /* dy_i = b_i G_i (their sum if all streams share y), DB[i] = y_i . G_i */
 INLINE void close_grad_row(i64 m, i64 q, i64 n, const float *b, const float *y, const float *G, float *dy,
                            float *db)
 {
     vector sum[MOST_STREAMS];
+    i64 e = 0;
     for (i64 i = 0; i < m; i++) sum[i] = (vector){0};
-    for (i64 e = 0; e < n; e += LANES) {
-        vector shared = {0};
-        for (i64 i = 0; i < m; i++) {
-            vector g = get(G + i * n + e, n - e), x = get(y + (q == 1 ? 0 : i * n) + e, n - e);
-            sum[i] += x * g;
-            shared = q == 1 && i ? shared + g * b[i] : g * b[i];
-            if (q > 1) put(dy + i * n + e, shared, n - e);
-        }
-        if (q == 1) put(dy + e, shared, n - e);
-    }
+    for (; e + LANES <= n; e += LANES) close_grad_lanes(m, q, n, e, LANES, b, y, G, dy, sum);
+    if (e < n) close_grad_lanes(m, q, n, e, n - e, b, y, G, dy, sum);
     put_sums(db, sum, m);
 }
 

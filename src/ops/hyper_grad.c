@@ -143,20 +143,26 @@ static void reference(const op_call64 *c)
 
 /* ---- kernel */
 
+/* LEFT >= LANES products from E on (fewer at a stream's end), added to SUM[j][i]. */
+INLINE void dot_lanes(const float *h, const float *R, i64 m, i64 q, i64 n, i64 e, i64 left, vector *sum)
+{
+    vector r[MOST_STREAMS];
+    for (i64 i = 0; i < q; i++) r[i] = get(R + i * n + e, left);
+    for (i64 j = 0; j < m; j++) {
+        vector x = get(h + j * n + e, left);
+        for (i64 i = 0; i < q; i++) sum[j * q + i] += x * r[i];
+    }
+}
+
 /* TO[j][offset + i] = H_j . R_i for the Q rows of R */
 INLINE void dots(const float *h, const float *R, i64 m, i64 q, i64 n, i64 K, i64 offset, float *to)
 {
     vector sum[MOST_STREAMS * MOST_STREAMS];
     float sums[MOST_STREAMS * MOST_STREAMS];
+    i64 e = 0;
     for (i64 a = 0; a < m * q; a++) sum[a] = (vector){0};
-    for (i64 e = 0; e < n; e += LANES) {
-        vector r[MOST_STREAMS];
-        for (i64 i = 0; i < q; i++) r[i] = get(R + i * n + e, n - e);
-        for (i64 j = 0; j < m; j++) {
-            vector x = get(h + j * n + e, n - e);
-            for (i64 i = 0; i < q; i++) sum[j * q + i] += x * r[i];
-        }
-    }
+    for (; e + LANES <= n; e += LANES) dot_lanes(h, R, m, q, n, e, LANES, sum);
+    if (e < n) dot_lanes(h, R, m, q, n, e, n - e, sum);
     put_sums(sums, sum, m * q);
     for (i64 j = 0; j < m; j++)
         for (i64 i = 0; i < q; i++) to[j * K + offset + i] = sums[j * q + i];
@@ -259,8 +265,9 @@ INLINE void grad_row(const hyper_call *w, i64 m, i64 q, row_grad *g, const float
         dynamic_part(w, g->h, u, s, dC, C, p, f, add, to);
         g->C = C;
     }
-    for (; e + LANES <= n; e += LANES) grad_lanes(g, m, q, n, e, LANES);
-    if (e < n) grad_lanes(g, m, q, n, e, n - e);
+    row_grad own = *g; // so that what is stored does not make its pointers be read again
+    for (; e + LANES <= n; e += LANES) grad_lanes(&own, m, q, n, e, LANES);
+    if (e < n) grad_lanes(&own, m, q, n, e, n - e);
 }
 
 #define GRAD_FORM(name, m, q)                                                                                \
