@@ -21,6 +21,8 @@
     VERB(lab, "try methods together")                                                                        \
     VERB(convert, "turn LayerNorms of a trained model into RMSNorms, exactly")                               \
     VERB(dump, "write down logits, loss and gradients on given tokens")                                      \
+    VERB(import, "make a run of a folder of Hugging Face's")                                                 \
+    VERB(export, "write a trained model as a folder of Hugging Face's")                                      \
     VERB(op, "list, check, time and evaluate operations")
 #define VERB(name, help) status verb_##name(int argc, char **argv);
 VERBS(VERB)

@@ -1,0 +1,122 @@
+#!/bin/sh
+# cli_export.sh KEEL: small models of every architecture go out as a folder of Hugging Face's and come back with
+# the same weights to the bit and the same evaluation; shards; models that no architecture computes; damaged folders.
+set -eu
+keel=$(realpath "$1")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+export OMP_NUM_THREADS=1 KEEL_REGISTRY="$work/runs.db"
+unset KEEL_FAULT
+bad=0
+complain() {
+    echo "$1" >&2
+    sed 's/^/    /' out err >&2
+    bad=$((bad + 1))
+}
+expect() {
+    want=$1 got=0
+    shift
+    "$keel" "$@" >out 2>err </dev/null || got=$?
+    [ "$got" = "$want" ] || complain "keel $*: exit code $got, expected $want"
+}
+refused() {
+    want=$1 message="keel: $2"
+    shift 2
+    expect "$want" "$@"
+    [ "$(tail -n 1 err)" = "$message" ] || complain "keel $*: not '$message'"
+}
+awk 'BEGIN {
+    all = "the sea is wide and the keel is deep; an old ship goes far out where no wind blows. "; x = 7
+    for (i = 0; i < 2000; i++) {
+        x = (x * 16807) % 2147483647
+        printf "%s%s", substr(all, 1 + x % 60, 4 + int(x / 64) % 17), i % 9 ? " " : "\n\n"
+    }
+}' >corpus.txt
+train() { # NAME MODEL: a run NAME of that model, a few steps, so that no gain is 1 and no bias 0
+    cat >"$1.yaml" <<YAML
+model: {layers: 2, width: 32, context: 32, $2}
+train: {steps: 6, batch_tokens: 256, precision: f32}
+data: {train: corpus.txt, vocab: 300, document: blank_line, validation: 10%}
+YAML
+    expect 0 train "$1.yaml" --out "$1"
+}
+weights() { ls -d "$1"/step_*/model.safetensors | sort -V | tail -n 1; }
+
+both() { # ARCHITECTURE MODEL
+    train "$1" "$2"
+    expect 0 export "$1" --out "$1-out"
+    grep -q "\"model_type\": \"$1\"" "$1-out/config.json" || complain "$1: exported as something else"
+    expect 0 import "$1-out" --out "$1-in"
+    cmp -s "$(weights "$1")" "$(weights "$1-in")" || complain "$1: other weights after export and import"
+    expect 0 eval perplexity "$1" --json
+    sed 's/"loss"/\n&/' out | tail -n 1 >before
+    expect 0 eval perplexity "$1-in" --json --precision f32 --data "$(echo "$1"/data/shards-*)"
+    sed 's/"loss"/\n&/' out | tail -n 1 >after
+    cmp -s before after || complain "$1: another loss after export and import"
+    "$keel" generate "$1" --prompt 'the sea' --max-tokens 12 --temperature 0 --precision f32 >before 2>err || complain "$1: generate"
+    "$keel" generate "$1-in" --prompt 'the sea' --max-tokens 12 --temperature 0 --precision f32 >after 2>err || complain "$1-in: generate"
+    cmp -s before after || complain "$1: generates another text after export and import"
+    expect 0 export "$1-in" --out "$1-again"
+    for f in config.json model.safetensors tokenizer.json generation_config.json; do
+        cmp -s "$1-out/$f" "$1-again/$f" || complain "$1: the second export's $f differs"
+    done
+}
+both gpt2 'bias: true, position: {kind: learned}, norm: {kind: layer, affine: scale_bias}, attention: {heads: 2}, ffn: {kind: mlp, activation: gelu_tanh, width: 80}'
+both llama 'tie_head: false, norm: {eps: 1e-6}, position: {base: 5e5}, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}'
+both qwen2 'bias: qkv, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}'
+both qwen3 'norm: {preset: pre_qk}, attention: {heads: 4, kv_heads: 2, head_width: 16}, ffn: {width: 48}'
+both olmo2 'tie_head: false, norm: {preset: olmo2}, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}'
+both mistral 'attention: {heads: 4, kv_heads: 2, window: 7}, ffn: {width: 48}'
+
+# bf16 loses what bf16 does, and no more: exporting what came back changes nothing
+expect 0 export llama --dtype bf16 --out half
+expect 0 import half --out half-in
+expect 0 export half-in --dtype bf16 --out half-again
+cmp -s half/model.safetensors half-again/model.safetensors || complain "bf16 is rounded twice"
+
+# a folder with an index (of one shard)
+mkdir shards
+cp llama-out/config.json llama-out/tokenizer.json shards
+cp llama-out/model.safetensors shards/model-00001-of-00001.safetensors
+{
+    printf '{"metadata": {}, "weight_map": {'
+    grep -aoE '"[a-z_.0-9]+":\{"dtype"' llama-out/model.safetensors | sed 's/:{.*/: "model-00001-of-00001.safetensors"/' | paste -sd,
+    printf '}}'
+} >shards/model.safetensors.index.json
+expect 0 import shards --out shards-in
+cmp -s "$(weights llama)" "$(weights shards-in)" || complain "shards: other weights"
+
+# ---- models that no architecture computes
+train relu 'attention: {heads: 2}, ffn: {width: 48, activation: relu}'
+refused 1 'relu/step_6: no architecture of Hugging Face computes this model; nearest is llama: model.ffn.activation is relu (would have to be silu)' \
+    export relu --out x
+
+# ---- folders that are damaged or ask for something else
+broken() { # SED-EXPRESSION MESSAGE
+    rm -rf b x
+    cp -r llama-out b
+    sed -i "$1" b/config.json
+    refused 1 "$2" import b --out x
+    [ ! -e x ] || complain "a refused import leaves a folder"
+}
+broken 's/"model_type": "llama"/"model_type": "mamba"/' \
+    'b/config.json: model_type is mamba; there are gpt2, llama, qwen2, qwen3, olmo2, mistral'
+broken 's/"attention_bias": false/"attention_bias": true/' \
+    'b/config.json: attention_bias is true; Keel computes false only: such a model would need other code'
+broken 's/"hidden_size": 32/"hidden_size": 64/' \
+    'b: model.embed_tokens.weight has another shape than config.json says: expected [300, 64]'
+broken 's/"hidden_size": 32/"hidden_size": -1/' 'b/config.json: hidden_size is not a whole number from 1'
+broken 's/"num_hidden_layers": 2/"num_hidden_layers": 3/' 'b: there is no tensor model.layers.2.input_layernorm.weight'
+broken 's/"num_hidden_layers": 2/"num_hidden_layers": 1/' \
+    'b: model.layers.1.input_layernorm.weight (and 8 more) is no tensor of a llama of this config.json'
+rm -rf b
+cp -r llama-out b
+printf '{"weight_map": {"model.norm.weight": "../llama-out/model.safetensors"}}' >b/model.safetensors.index.json
+refused 1 "b/model.safetensors.index.json: '../llama-out/model.safetensors' is no name of a file in this folder" import b --out x
+printf '{"weight_map": {"model.norm.weight": "model.safetensors"}}' >b/model.safetensors.index.json
+refused 1 'b/model.safetensors.index.json: weight_map lists 1 tensors, its files hold 21' import b --out x
+refused 1 'llama-in is there already; name a new folder' import llama-out --out llama-in
+refused 1 'nowhere: no such folder' import nowhere --out x
+
+[ $bad = 0 ]
