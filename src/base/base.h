@@ -29,6 +29,9 @@ typedef uint8_t u8;
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 
+/* "0.1.0+1a2b3c4d5e": the release, and a digest of the sources; what runs record. */
+const char *code_version(void);
+
 /* ---- status: NULL is success; otherwise an owned error that says what, where, the value, the remedy.
  * The user or the world is wrong: a status. The programmer is wrong: assert. */
 typedef enum err_code {

@@ -8,9 +8,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#ifndef KEEL_VERSION
-#define KEEL_VERSION "0.1.0"
-#endif
 
 static const struct verb {
     const char *name, *help;
@@ -23,7 +20,7 @@ static const struct verb {
 
 static void usage(FILE *to)
 {
-    fprintf(to, "keel " KEEL_VERSION ": pre-trains language models\n\nUsage: keel VERB [ARGUMENTS]\n\n");
+    fprintf(to, "Keel pre-trains language models.\n\nUsage: keel VERB [ARGUMENTS]\n\n");
     for (i64 i = 0; i < COUNT(verbs); i++) fprintf(to, "  %-10s %s\n", verbs[i].name, verbs[i].help);
     fprintf(to, "\n'keel VERB --help' explains a verb.\n");
 }
@@ -61,7 +58,7 @@ static status run(int argc, char **argv)
 {
     const char *name = argv[1];
     if (!strcmp(name, "--help") || !strcmp(name, "help")) return usage(stdout), OK;
-    if (!strcmp(name, "--version")) return puts("keel " KEEL_VERSION), OK;
+    if (!strcmp(name, "--version")) return printf("keel %s\n", code_version()), OK;
     for (i64 i = 0; i < COUNT(verbs); i++) {
         if (strcmp(name, verbs[i].name)) continue;
         char program[64];

@@ -14,9 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifndef KEEL_VERSION
-#define KEEL_VERSION "0.1.0"
-#endif
 
 static void talk_of_checkpoints(void *context, const char *line) { say(context, "%s", line); }
 
@@ -237,7 +234,7 @@ static void identify(trainer *t)
     config_write(t->c, &t->given);
     snprintf(r->identity, sizeof r->identity, "%016llx", (unsigned long long)identity_of(t->c, data));
     snprintf(r->data, sizeof r->data, "%016llx", (unsigned long long)data);
-    snprintf(r->code, sizeof r->code, "%s", KEEL_VERSION);
+    snprintf(r->code, sizeof r->code, "%s", code_version());
     snprintf(r->isa, sizeof r->isa, "%s", isa_name(t->o->isa));
     r->threads = device_about(t->o->device)->threads;
 }

@@ -1,0 +1,21 @@
+# Writes OUT, a header with the version and a digest of the sources, only where it changed: results are told apart by
+# the code that made them, with or without a git repository, committed or not. Called at every build.
+#     cmake -DSOURCE=. -DVERSION=0.1.0 -DOUT=build/code_version.h -P cmake/code_version.cmake
+file(GLOB_RECURSE files RELATIVE ${SOURCE} ${SOURCE}/src/*.c ${SOURCE}/src/*.h ${SOURCE}/include/*.h)
+list(SORT files)
+set(all "")
+foreach(file ${files} CMakeLists.txt)
+  file(SHA256 ${SOURCE}/${file} digest)
+  string(APPEND all "${file} ${digest}\n")
+endforeach()
+string(SHA256 digest "${all}")
+string(SUBSTRING ${digest} 0 10 digest)
+set(text "#define CODE_VERSION \"${VERSION}+${digest}\"\n")
+if(EXISTS ${OUT})
+  file(READ ${OUT} was)
+else()
+  set(was "")
+endif()
+if(NOT was STREQUAL text)
+  file(WRITE ${OUT} "${text}")
+endif()
