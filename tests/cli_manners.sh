@@ -42,7 +42,7 @@ for word in --help help; do
     holds "keel $word: nothing on stderr" empty "$work/err"
 done
 expect 0 --version
-holds "the version is one line: keel X.Y.Z" grep -qE '^keel [0-9]+\.[0-9]+\.[0-9]+$' "$work/out"
+holds "the version is one line: keel X.Y.Z+DIGEST" grep -qE '^keel [0-9]+\.[0-9]+\.[0-9]+\+[0-9a-f]{10}$' "$work/out"
 holds "the version is one line" [ "$(wc -l <"$work/out")" = 1 ]
 
 expect 2 levitate
