@@ -53,6 +53,8 @@ typedef struct param_info {
     double orthogonal; // > 0: what was drawn is made orthonormal, times this (each matrix of a stack)
     i64 eye;           // > 0: initial value is the identity over blocks of this size (connection matrices)
     i64 eye_shift; // its rows moved down by this many, round the block: column 0 has its 1 in row eye_shift
+    const char
+        *size_key; // the key that says how many rows a table has; a literal. NULL: no key, a vocabulary
 } param_info;
 
 typedef struct node node;

@@ -135,6 +135,7 @@ static tensor *slices_of(model_builder *b, const ngrams *n)
 {
     param_info info = init_matrix(b, PART_EMBEDDING, b->width);
     info.f32 = true; // no second copy of a large table: see ops/slices.c
+    info.size_key = "model.embedding.slots";
     tensor *table = g_param(b->g, "embedding.ngram.weight", 2, (i64[]){n->rows, n->slice}, &info);
     return g_out(g_node(b->g, OP_slices, IN(table, row_numbers(b, n)), NO_ATTRS), 0);
 }

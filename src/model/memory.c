@@ -237,6 +237,7 @@ static tensor *values_table(model_builder *b, const layer_shape *s, const char *
     param_info info = {.kind = PARAM_EMBEDDING,
                        .std = std,
                        .rows = true,
+                       .size_key = "model.memory.keys",
                        .lr_factor = of_number(b, "model.memory.value_lr_factor"),
                        .lr_until = config_text(b->c, "model.memory.value_lr_until")};
     if (!s->v2) return matrix(b, name, s->rows, width, info);

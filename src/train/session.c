@@ -114,14 +114,13 @@ static i64 bytes_of_tables(const store *plan, int what)
 }
 
 /* The key that sizes the largest of them; NULL: the vocabulary does. */
-static const char *key_of_tables(const session *s, const store *plan)
+static const char *key_of_tables(const store *plan)
 {
     const stored *most = NULL;
     for (i64 i = 0; i < plan->n_params; i++)
         if (plan->entry[i].param.rows && (!most || plan->entry[i].count > most->count))
             most = &plan->entry[i];
-    if (most && strstr(most->path, "memory.")) return "model.memory.keys";
-    return config_is(s->c, "model.embedding.kind", "over_encoding") ? "model.embedding.slots" : NULL;
+    return most ? most->param.size_key : NULL;
 }
 
 static i64 sum_sizes(const program_sizes *p) { return p->activations + p->inputs + p->scratch; }
@@ -146,7 +145,7 @@ static status measure(session *s, int what)
                                  .activations = sum_sizes(&train),
                                  .evaluation = sum_sizes(&evaluate),
                                  .tables = bytes_of_tables(plan, what),
-                                 .tables_key = key_of_tables(s, plan),
+                                 .tables_key = key_of_tables(plan),
                                  .activations_lower_bound = train.activations_lower_bound};
     i64 rows = s->options.no_update ? 0 : s->batch_rows;
     s->memory.batches = (rows + s->micro_rows) * s->context * (i64)sizeof(i32) * LOADER_ARRAYS;
