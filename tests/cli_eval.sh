@@ -64,6 +64,15 @@ grep -q '"bytes":500,"words":[0-9]*,"windows":[0-9]*,"context":64,"stride":16,' 
 ok perplexity run --text - --json --stride 16 --batch 7 <short.txt
 sed 's/"text":"-"/"text":"short.txt"/' out | cmp -s - first.json || complain "the loss depends on the batch"
 
+# ---- layers
+ok layers run
+grep -qxE 'nothing +[0-9.]+' out || complain "no loss of the whole model"
+grep -qxE ' +0 +[0-9.]+ +[+-][0-9.]+' out || complain "no row of block 0"
+grep -qxE '\(nats a token; [0-9]+ validation tokens; run/step_2\)' out || complain "no last line"
+ok layers run --branches --json --tokens 64
+grep -qE '"tokens":128,.*"layers":\[\{"layer":0,"loss":[0-9.]+,"increase":[-e0-9.]+,"loss_without_attention":[0-9.]+,"loss_without_ffn":[0-9.]+\}\]\}$' out ||
+    complain "layers: not those fields"
+
 # ---- choices
 ok choice run piqa.jsonl --task piqa --labels labels
 grep -qE '^acc  +[01]\.[0-9]{5} \+- [0-9.]+$' out || complain "no line of acc"
@@ -82,14 +91,16 @@ ok choice run lambada.jsonl --task lambada
 grep -qE '^perplexity  +[0-9.]+ \+- [0-9.]+$' out || complain "no line of perplexity"
 
 # ---- refusals
-refused 2 "keel eval: which task? perplexity MODEL, or choice MODEL FILE"
-refused 2 "keel eval: which task? perplexity MODEL, or choice MODEL FILE" loss run
+refused 2 "keel eval: which task? perplexity MODEL, layers MODEL, or choice MODEL FILE"
+refused 2 "keel eval: which task? perplexity MODEL, layers MODEL, or choice MODEL FILE" loss run
 refused 2 "keel eval: which model? Name a run's folder or one of its step_N" choice
 refused 2 "keel eval: which layout? --task=NAME" choice run piqa.jsonl
 refused 2 "keel eval: which records? Name a JSONL file behind the model" choice run --task piqa
 refused 2 "keel eval: --task=mmlu: expected one of hellaswag, arc, piqa, lambada, openbookqa, sciq, boolq, winogrande, blimp" \
     choice run piqa.jsonl --task mmlu
 refused 2 "keel eval: --stride is not for choice" choice run piqa.jsonl --task piqa --stride 3
+refused 2 "keel eval: --branches is not for perplexity" perplexity run --branches
+refused 2 "keel eval: --stride is not for layers" layers run --stride 3
 refused 2 "keel eval: --limit is not for perplexity" perplexity run --limit 3
 refused 2 "keel eval: --tokens is for shards, not for --text" perplexity run --text short.txt --tokens 3
 refused 2 "keel eval: --stride needs --text=FILE" perplexity run --stride 3

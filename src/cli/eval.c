@@ -3,11 +3,13 @@
  *     keel eval perplexity runs/a                      on the validation data of the run
  *     keel eval perplexity runs/a --data shards/       on that of other shards of the same tokenizer
  *     keel eval perplexity runs/a --text wiki.txt --stride 256    on a text, by overlapping windows
+ *     keel eval layers runs/a                          the loss without each block in turn
  *     keel eval choice runs/a --task hellaswag hellaswag_val.jsonl
  */
 #include "base/file.h"
 #include "base/text.h"
 #include "cli/cli.h"
+#include "cli/eval_parts.h"
 #include "cli/machine.h"
 #include "eval/choice.h"
 #include "eval/windows.h"
@@ -33,20 +35,22 @@ enum {
     OPT_TASK,
     OPT_LABELS,
     OPT_LIMIT,
-    OPT_BATCH
+    OPT_BATCH,
+    OPT_BRANCHES
 };
 typedef struct eval_args {
     machine_args machine;
     const char *verb, *model, *data, *precision, *text, *file, *labels;
     const task *task;
-    const char *shards, *windows, *choices; // the last option given that is for that kind of evaluation only
+    const char *shards, *windows, *choices,
+        *drops; // the last option given that is for that kind of evaluation only
     data_split split;
     i64 tokens, context, stride, limit, batch;
-    bool json;
+    bool json, layers, branches;
 } eval_args;
 
 static const struct argp_option options[] = {
-    {0, 0, 0, 0, "perplexity, on shards:", 1},
+    {0, 0, 0, 0, "perplexity, on shards, and layers:", 1},
     {"data", OPT_DATA, "DIR", 0, "Shards to evaluate on (default: those the run was trained with)", 1},
     {"split", OPT_SPLIT, "NAME", 0, "validation or train (default: validation)", 1},
     {"tokens", OPT_TOKENS, "N", 0, "At most so many tokens (default: all)", 1},
@@ -62,6 +66,7 @@ static const struct argp_option options[] = {
     {"batch", OPT_BATCH, "N", 0,
      "Records (windows) sorted by length together (default 64); results do not depend on it", 4},
     {"precision", OPT_PRECISION, "P", 0, "f32 or bf16 (default: as in training)", 4},
+    {"branches", OPT_BRANCHES, 0, 0, "layers: also without only the attention, only the feed-forward", 4},
     {"json", OPT_JSON, 0, 0, "Print one JSON object", 4},
     {0}};
 
@@ -91,7 +96,7 @@ static void take_split(eval_args *a, const char *arg, struct argp_state *state)
 static void take_argument(eval_args *a, const char *arg, struct argp_state *state)
 {
     if (!a->verb)
-        a->verb = arg;
+        a->verb = arg, a->layers = !strcmp(arg, "layers");
     else if (!a->model)
         a->model = arg;
     else if (!a->file && !strcmp(a->verb, "choice"))
@@ -103,12 +108,14 @@ static void take_argument(eval_args *a, const char *arg, struct argp_state *stat
 static void check(const eval_args *a, struct argp_state *state)
 {
     bool choice = a->verb && !strcmp(a->verb, "choice");
-    if (!a->verb || (!choice && strcmp(a->verb, "perplexity")))
-        argp_error(state, "which task? perplexity MODEL, or choice MODEL FILE");
+    if (!a->verb || (!choice && !a->layers && strcmp(a->verb, "perplexity")))
+        argp_error(state, "which task? perplexity MODEL, layers MODEL, or choice MODEL FILE");
     if (!a->model) argp_error(state, "which model? Name a run's folder or one of its step_N");
     if (choice && !a->task) argp_error(state, "which layout? --task=NAME");
     if (choice && !a->file) argp_error(state, "which records? Name a JSONL file behind the model");
     const char *stray = choice ? (a->shards ? a->shards : a->windows) : a->choices;
+    if (!stray && a->layers) stray = a->windows;
+    if (!stray && !a->layers) stray = a->drops;
     if (stray) argp_error(state, "--%s is not for %s", stray, a->verb);
     if (a->text && a->shards) argp_error(state, "--%s is for shards, not for --text", a->shards);
     if (!choice && !a->text && a->windows) argp_error(state, "--%s needs --text=FILE", a->windows);
@@ -157,6 +164,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case OPT_BATCH:
         a->batch = MIN(whole(state, "batch", arg), 1 << 20);
         return 0;
+    case OPT_BRANCHES:
+        a->branches = true, a->drops = "branches";
+        return 0;
     case OPT_JSON:
         a->json = true;
         return 0;
@@ -180,6 +190,12 @@ static void talk(void *context, const char *line)
 {
     (void)context;
     fprintf(stderr, "%s\n", line);
+}
+
+static void show_progress(void *context, i64 done, i64 of)
+{
+    (void)context;
+    fprintf(stderr, "\r%lld of %lld%s", (long long)done, (long long)of, done == of ? "\n" : "");
 }
 
 static status print_json(json_t *j)
@@ -220,9 +236,18 @@ static status measure(const eval_args *a, const model_files *f, device *d, isa l
     TRY(session_open(f->config, d, &(session_options){.isa = level, .no_update = true}, &s));
     status failed = load_session(s, f->folder, false, &state);
     if (!failed) failed = load_weights(s->store, f->weights); // those of PATH@average are others
-    if (!failed) failed = train_evaluate(s, data, a->split, a->tokens, NULL, &e);
+    if (!failed && a->layers)
+        failed = eval_layers(s, data,
+                             &(drop_options){.split = a->split,
+                                             .tokens = a->tokens,
+                                             .branches = a->branches,
+                                             .stop = stop_on_signals(),
+                                             .progress = isatty(2) ? show_progress : NULL},
+                             f, a->json);
+    else if (!failed)
+        failed = train_evaluate(s, data, a->split, a->tokens, NULL, &e);
     session_close(s);
-    return failed ? failed : print_result(a, &e, &state, f);
+    return failed || a->layers ? failed : print_result(a, &e, &state, f);
 }
 
 static status evaluate_shards(const eval_args *a, const model_files *f, device *d, isa level)
@@ -277,12 +302,6 @@ static status evaluate_text(const eval_args *a, const model_files *f, scorer *s)
 }
 
 /* ---- choices */
-
-static void show_progress(void *context, i64 done, i64 of)
-{
-    (void)context;
-    fprintf(stderr, "\r%lld of %lld%s", (long long)done, (long long)of, done == of ? "\n" : "");
-}
 
 static void set_estimate(json_t *j, const char *name, estimate x)
 {
@@ -361,8 +380,9 @@ status verb_eval(int argc, char **argv)
     static const struct argp_child children[] = {{&machine_argp, 0, "Machine:", 5}, {0}};
     static const struct argp argp = {options,
                                      parse,
-                                     "perplexity MODEL\nchoice MODEL FILE --task=NAME",
-                                     "Measures loss, perplexity and bits per byte of a trained model, or "
+                                     "perplexity MODEL\nlayers MODEL\nchoice MODEL FILE --task=NAME",
+                                     "Measures loss, perplexity and bits per byte of a trained model, what "
+                                     "it loses without each of its blocks, or "
                                      "how often it prefers the right one of several answers. MODEL is a "
                                      "run's folder or a step_N (with @average behind it: its averaged "
                                      "weights); FILE holds a record of JSON a line.",

@@ -51,13 +51,23 @@ void model_gauge_add(model_builder *b, const char *name, tensor *value)
     b->m->gauge[b->m->n_gauges++] = (model_gauge){name, value};
 }
 
-/* Returns what the branch read. */
+static bool dropped(const model_builder *b, branch which)
+{
+    const u8 *dropped = b->shape->dropped;
+    return dropped && dropped[b->layer] & (which == BRANCH_ATTENTION ? DROP_ATTENTION : DROP_FFN);
+}
+
+/* Returns what the branch read. A dropped one leaves the stream as it found it; its input is still made, as a
+ * memory layer may read it. */
 static tensor *branch_under(model_builder *b, residual *r, branch which)
 {
     const char *scope = g_push(b->g, which == BRANCH_ATTENTION ? "attention" : "ffn");
-    tensor *x = residual_open(b, r, which);
-    tensor *y = which == BRANCH_ATTENTION ? dropout(b, attention_slot(b, x)) : ffn_slot(b, x);
-    residual_close(b, r, which, y);
+    tensor *stream = r->stream, *x = residual_open(b, r, which);
+    if (dropped(b, which))
+        r->stream = stream;
+    else
+        residual_close(b, r, which,
+                       which == BRANCH_ATTENTION ? dropout(b, attention_slot(b, x)) : ffn_slot(b, x));
     g_pop(b->g, scope);
     return x;
 }

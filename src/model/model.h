@@ -11,6 +11,7 @@
 #include "config/config.h"
 #include "graph/graph.h"
 
+enum { DROP_ATTENTION = 1, DROP_FFN = 2 };
 typedef struct model_shape {
     i64 rows, tokens; // of one run: sequences, and tokens of each (decode: new tokens)
     mode mode;
@@ -19,6 +20,8 @@ typedef struct model_shape {
     bool originals;       // MODE_DECODE: only what the caches of a prompt need: no copies, no logits
     bool logits;          // keep the logits of every position (decode always does)
     bool no_loss;         // no targets, no loss
+    const u8 *dropped;    // [layers], MODE_EVALUATE: DROP_ATTENTION, DROP_FFN: that branch of the block joins
+                          // not; NULL: none
     bool dense_gradients; // look-ups' gradients too (dumps and checks read every gradient whole)
 } model_shape;
 
