@@ -391,6 +391,36 @@ static void test_sampler_check(void **state)
                  "top-k is -1; it must be at least 0 (0: all)");
 }
 
+/* What decoding reads and weights make no sense without is what training keeps, so a checkpoint holds it. */
+static void test_states(void **state)
+{
+    (void)state;
+    i64 kept = 0, caches = 0;
+    for (i64 k = 0; k < COUNT(model_cases); k++) {
+        arena *a;
+        model train, decode;
+        config *c = case_config(model_cases[k], NULL, 0);
+        model_shape shape = decode_shape(1, 1, 4);
+        assert_ok(arena_open(&a));
+        assert_ok(model_build(a, c, &(model_shape){.rows = 1, .tokens = 4, .mode = MODE_TRAIN}, &train));
+        assert_ok(model_build(a, c, &shape, &decode));
+        for (i64 i = 0; i < decode.g->n_tensors; i++) {
+            const tensor *t = decode.g->tensors[i];
+            if (t->role != ROLE_STATE) continue;
+            if (!g_find(train.g, t->path) != t->transient)
+                fail_msg("%s: %s is %s, but training has %s", model_cases[k].name, t->path,
+                         t->transient ? "a cache" : "a state of the weights", t->transient ? "it" : "none");
+            caches += t->transient;
+            kept += !t->transient;
+        }
+        graph_close(train.g);
+        graph_close(decode.g);
+        config_close(c);
+        arena_close(a);
+    }
+    assert_true(kept > 0 && caches > 0);
+}
+
 int main(int argc, char **argv)
 {
     measure = argc > 1 && !strcmp(argv[1], "measure");
@@ -400,6 +430,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_stream),
         cmocka_unit_test(test_capacity),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_states),
         cmocka_unit_test(test_sampler_frequencies),
         cmocka_unit_test(test_sampler_boundaries),
         cmocka_unit_test(test_sampler_determinism),

@@ -429,6 +429,29 @@ static void test_bias(void **state)
     config_close(c);
 }
 
+/* The weights without the bias that goes with them are another model. */
+static void check_without(store *into, const char *folder, const char *lost)
+{
+    char path[256], want[600];
+    st_file *f;
+    st_entry entry[64];
+    i64 n = 0;
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    assert_ok(st_open(path, &f));
+    assert_true(st_count(f) <= COUNT(entry));
+    for (i64 i = 0; i < st_count(f); i++)
+        if (strcmp(st_at(f, i)->name, lost) != 0) entry[n++] = *st_at(f, i);
+    assert_int_equal(n, st_count(f) - 1);
+    snprintf(path, sizeof path, "%s/without.safetensors", folder);
+    assert_ok(st_save(path, entry, n, NULL, 0, NULL));
+    st_close(f);
+    snprintf(want, sizeof want,
+             "%s: has no %s, a state that training keeps beside the weights; without it the model computes "
+             "something else: copy it from the file these weights come from",
+             path, lost);
+    assert_fails(load_weights(into, path), ERR_FORMAT, want);
+}
+
 /* A checkpoint holds the bias: a run that goes on from it takes the same next step to the bit. */
 static void test_checkpoint(void **state)
 {
@@ -457,6 +480,8 @@ static void test_checkpoint(void **state)
     assert_ok(checkpoint_latest(folder, NULL, NULL, &path, &at.step));
     assert_ok(load_session(s[1], path, true, &back));
     assert_true(bias_of(s[0])[0] != 0);
+    check_without(s[1]->store, path, "blocks.0.ffn.router.bias");
+    assert_ok(load_session(s[1], path, true, &back));
     for (int i = 0; i < 2; i++) {
         session_forward_backward(s[i], &b, 2, &nats);
         session_update(s[i], 2, 1e-2, 1e-2, &norm);

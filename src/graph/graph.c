@@ -104,6 +104,12 @@ tensor *g_state(graph *g, const char *path, dtype t, int ndim, const i64 *dim)
 {
     return leaf(g, ROLE_STATE, path, t, ndim, dim);
 }
+tensor *g_cache(graph *g, const char *path, dtype t, int ndim, const i64 *dim)
+{
+    tensor *x = leaf(g, ROLE_STATE, path, t, ndim, dim);
+    x->transient = true;
+    return x;
+}
 tensor *g_tally(graph *g, const char *path, int ndim, const i64 *dim)
 {
     return leaf(g, ROLE_TALLY, path, DT_F32, ndim, dim);

@@ -81,6 +81,7 @@ struct tensor {
     bool keep;       // the caller reads it after the run
     bool boundary;   // recomputation `block` keeps it
     bool wants_grad; // a leaf whose gradient the caller asks for (checks)
+    bool transient;  // STATE: made by g_cache
 };
 static inline i64 cols(const tensor *t) { return t->ndim ? t->dim[t->ndim - 1] : 1; }
 static inline i64 count(const tensor *t)
@@ -136,6 +137,9 @@ void graph_close(graph *g);         // drops a sticky error; memory belongs to t
 tensor *g_param(graph *g, const char *path, int ndim, const i64 *dim, const param_info *info);
 tensor *g_input(graph *g, const char *path, dtype t, int ndim, const i64 *dim);
 tensor *g_state(graph *g, const char *path, dtype t, int ndim, const i64 *dim);
+/* A state that starts empty wherever the weights come from (a KV cache): only decoding has it, checkpoints do
+ * not hold it. Every other state belongs to the weights, and loading them without it is refused. */
+tensor *g_cache(graph *g, const char *path, dtype t, int ndim, const i64 *dim);
 tensor *g_tally(graph *g, const char *path, int ndim, const i64 *dim);
 /* VALUES: dense, of type T (DT_F32 or DT_I32); copied. What a model computes with and does not train, but
  * which its weights make sense with only: moduli of a hash, a fixed permutation. */

@@ -12,6 +12,7 @@ static void describe(arena *a, store *s, const tensor *t, int what)
     stored *e = &s->entry[s->n++];
     *e = (stored){.path = t->path, .ndim = t->ndim, .count = count(t), .role = t->role, .dtype = t->dtype};
     e->param = t->param;
+    e->transient = t->transient;
     memcpy(e->dim, t->dim, sizeof e->dim);
     if (t->role == ROLE_CONST) {
         e->data = (void *)t->fixed;

@@ -22,8 +22,9 @@ typedef struct stored {
     int ndim;
     i64 dim[MAX_DIMS];
     i64 count;
-    role role;   // ROLE_PARAM, ROLE_STATE or ROLE_CONST
-    dtype dtype; // what kernels read
+    role role;      // ROLE_PARAM, ROLE_STATE or ROLE_CONST
+    dtype dtype;    // what kernels read
+    bool transient; // STATE: no checkpoint holds it (g_cache)
     param_info param;
     i64 offset;     // PARAM: elements from the start of the regions below
     float *master;  // PARAM: f32

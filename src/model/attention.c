@@ -56,7 +56,7 @@ static double scale_of(const model_builder *b, i64 width)
 static tensor *cache(model_builder *b, heads h, const char *name, i64 entries)
 {
     i64 dim[] = {b->shape->rows, entries, h.kv * h.width};
-    return g_state(b->g, g_path(b->g, name), b->shape->act, 3, dim);
+    return g_cache(b->g, g_path(b->g, name), b->shape->act, 3, dim);
 }
 
 static tensor *attend(model_builder *b, heads h, tensor *q, tensor *k, tensor *v)

@@ -124,7 +124,7 @@ static tensor *row_numbers(model_builder *b, const ngrams *n)
     if (b->shape->mode != MODE_DECODE)
         return g_out(g_node(b->g, OP_ngram_ids, IN(m->tokens, hash, m->doc_start), NO_ATTRS), 0);
     tensor *history =
-        g_state(b->g, "embedding.ngram.history", DT_I32, 2, (i64[]){b->shape->rows, b->shape->capacity});
+        g_cache(b->g, "embedding.ngram.history", DT_I32, 2, (i64[]){b->shape->rows, b->shape->capacity});
     tensor *ids = g_out(g_node(b->g, OP_ngram_ids, IN(m->tokens, hash, NULL, history, m->past), NO_ATTRS), 0);
     g_node(b->g, OP_ngram_append, IN(history, m->tokens, m->past), NO_ATTRS);
     return ids;

@@ -154,8 +154,12 @@ static status read_weights(store *s, const st_file *f, const char *path)
         stored *e = &s->entry[i];
         const st_entry *x = st_find(f, e->path);
         bool param = e->role == ROLE_PARAM;
-        if (e->role == ROLE_CONST || (!param && !x))
-            continue; // states that a checkpoint need not hold (caches)
+        if (e->role == ROLE_CONST || e->transient) continue;
+        if (!param && !x)
+            return fail(ERR_FORMAT,
+                        "%s: has no %s, a state that training keeps beside the weights; without it the model "
+                        "computes something else: copy it from the file these weights come from",
+                        path, e->path);
         TRY(fits(path, x, e, param || e->dtype == DT_F32 ? ST_F32 : e->dtype == DT_BF16 ? ST_BF16 : ST_I32));
         memcpy(param ? (void *)e->master : e->data, x->data, (size_t)x->bytes);
     }
