@@ -19,123 +19,149 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Bounds that one model needs wider than the others; each says why where it is set. */
 typedef struct model_case {
     const char *name, *yaml;
+    double bf16_gradient;  // error of the whole gradient in bf16; 0: 0.02
+    double micro_gradient; // of a parameter's gradient in micro-batches against one batch; 0: 1e-6
+    bool flat_mixes;       // gradients of what streams are read and carried on with nearly cancel
 } model_case;
 enum { CASE_VOCAB = 61, CASE_CONTEXT = 12, CASE_MOST = 256 };
 
 static const model_case gpt2_like = {
-    "gpt2-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true, tie_head: true,\n"
-                 "        position: {kind: learned}, norm: {kind: layer, affine: scale_bias},\n"
-                 "        attention: {heads: 2}, ffn: {kind: mlp, activation: gelu_tanh, width: 80}}\n"};
+    .name = "gpt2-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true, tie_head: true,\n"
+            "        position: {kind: learned}, norm: {kind: layer, affine: scale_bias},\n"
+            "        attention: {heads: 2}, ffn: {kind: mlp, activation: gelu_tanh, width: 80}}\n"};
 static const model_case llama_like = {
-    "llama-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: true, norm: {preset: pre_qk},\n"
-    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+    .name = "llama-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: true, norm: {preset: pre_qk},\n"
+            "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case olmo2_like = {
-    "olmo2-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: false,\n"
-    "        norm: {preset: olmo2}, attention: {heads: 4, kv_heads: 2, window: 5}, ffn: {width: 48},\n"
-    "        head: {z_loss: 0.01}}\n"};
+    .name = "olmo2-like",
+    .yaml =
+        "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: false,\n"
+        "        norm: {preset: olmo2}, attention: {heads: 4, kv_heads: 2, window: 5}, ffn: {width: 48},\n"
+        "        head: {z_loss: 0.01}}\n"};
 static const model_case frac_like = { // a layer of dynamic connections and one of static ones
-    "frac-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {kind: frac},\n"
-    "        override: [{layers: 1, residual: {dynamic: false}, norm: {attn: [stream, pre], ffn: [post]}}],\n"
-    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+    .name = "frac-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {kind: frac},\n"
+            "        override: [{layers: 1, residual: {dynamic: false}, norm: {attn: [stream, pre], ffn: "
+            "[post]}}],\n"
+            "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case hyper_like = { // dynamic connections, then static ones and an out norm
-    "hyper-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {kind: hyper, streams: 3},\n"
-    "        norm: {kind: layer, attn: [out], ffn: [out]},\n"
-    "        override: [{layers: 1, residual: {dynamic: false}, norm: {attn: [pre], ffn: [pre, out]}}],\n"
-    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+    .name = "hyper-like",
+    .yaml =
+        "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {kind: hyper, streams: 3},\n"
+        "        norm: {kind: layer, attn: [out], ffn: [out]},\n"
+        "        override: [{layers: 1, residual: {dynamic: false}, norm: {attn: [pre], ffn: [pre, out]}}],\n"
+        "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n",
+    // copies of one stream at first: measured 0.2 of their own size, without it
+    .flat_mixes = true};
 static const model_case hybrid_like = {
-    "hybrid-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: hybrid_star, context: head},\n"
-    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+    .name = "hybrid-like",
+    .yaml =
+        "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: hybrid_star, context: head},\n"
+        "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case phd_like = { // three copies that see only their own token's
-    "phd-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, repeat: {kind: phd, copies: 3, "
-                "positions: expanded},\n"
-                "        position: {kind: learned}, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+    .name = "phd-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, repeat: {kind: phd, copies: 3, "
+            "positions: expanded},\n"
+            "        position: {kind: learned}, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case cswa_like = { // and the copies of a window of tokens, in chunks
-    "cswa-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, repeat: {kind: phd, window: 3, chunk: 5},\n"
-    "        attention: {heads: 4, kv_heads: 2, window: 7}, ffn: {width: 48}}\n"};
+    .name = "cswa-like",
+    .yaml =
+        "model: {layers: 2, width: 32, vocab: 61, context: 12, repeat: {kind: phd, window: 3, chunk: 5},\n"
+        "        attention: {heads: 4, kv_heads: 2, window: 7}, ffn: {width: 48}}\n"};
 static const model_case sdd_like = { // of ordinary weights: at 0.1 times them differences are too coarse
-    "sdd-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: sdd},\n"
-                "        init: {std_factor: 1},\n"
-                "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+    .name = "sdd-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: sdd},\n"
+            "        init: {std_factor: 1},\n"
+            "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case norms_like = { // what a norm can carry; inner kinds
-    "norms-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {skip_scale: 1.3, branch_scale: "
-    "convex},\n"
-    "        norm: {preset: sandwich, kind: dyt, embedding: scale, affine: scale_bias, gate_rank: 4,\n"
-    "               pre_affine: true, depth_scale: inv_sqrt, out_gain: 0.5, inner_kind: layer, q: head,\n"
-    "               ffn_hidden: split},\n"
-    "        override: [{layers: 1, norm: {kind: crms, attn: [stream, out], inner_kind: l2, v: full,\n"
-    "                    ffn_hidden: fused}}],\n"
-    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+    .name = "norms-like",
+    .yaml =
+        "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {skip_scale: 1.3, branch_scale: "
+        "convex},\n"
+        "        norm: {preset: sandwich, kind: dyt, embedding: scale, affine: scale_bias, gate_rank: 4,\n"
+        "               pre_affine: true, depth_scale: inv_sqrt, out_gain: 0.5, inner_kind: layer, q: head,\n"
+        "               ffn_hidden: split},\n"
+        "        override: [{layers: 1, norm: {kind: crms, attn: [stream, out], inner_kind: l2, v: full,\n"
+        "                    ffn_hidden: fused}}],\n"
+        "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case bhyt_like = {
-    "bhyt-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: bhyt},\n"
-                 "        override: [{layers: 1, norm: {attn: [pre, post]}}],\n"
-                 "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+    .name = "bhyt-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: bhyt},\n"
+            "        override: [{layers: 1, norm: {attn: [pre, post]}}],\n"
+            "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case poly_like = { // PolyCom; poly_relu has a kink, which central differences cannot cross
-    "poly-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 4, kv_heads: 2},\n"
-                 "        ffn: {kind: mlp, activation: poly_norm, width: 48},\n"
-                 "        override: [{layers: 1, ffn: {order: 4}}]}\n"};
+    .name = "poly-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 4, kv_heads: 2},\n"
+            "        ffn: {kind: mlp, activation: poly_norm, width: 48},\n"
+            "        override: [{layers: 1, ffn: {order: 4}}]}\n"};
 static const model_case moe_like = { // routed and shared experts, every term of the objective
-    "moe-like", "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 4, kv_heads: 2},\n"
-                "        ffn: {kind: moe, width: 16, experts: 4, top_k: 2, shared: 1, balance_weight: 0.1,\n"
-                "              router_z: 0.01}}\n"};
+    .name = "moe-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 4, kv_heads: 2},\n"
+            "        ffn: {kind: moe, width: 16, experts: 4, top_k: 2, shared: 1, balance_weight: 0.1,\n"
+            "              router_z: 0.01}}\n"};
 static const model_case moe_bias_like = { // sigmoids, a bias that selects, normed logits; experts with biases
-    "moe-bias-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true,\n"
-    "        attention: {heads: 4, kv_heads: 2},\n"
-    "        ffn: {kind: moe, width: 16, experts: 5, top_k: 2, router: sigmoid, balance: bias, logit_norm: "
-    "1,\n"
-    "              router_z: 0.01},\n"
-    "        override: [{layers: 1, ffn: {expert_kind: mlp, activation: gelu, router: softmax_raw}}]}\n"};
+    .name = "moe-bias-like",
+    .yaml =
+        "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true,\n"
+        "        attention: {heads: 4, kv_heads: 2},\n"
+        "        ffn: {kind: moe, width: 16, experts: 5, top_k: 2, router: sigmoid, balance: bias, "
+        "logit_norm: "
+        "1,\n"
+        "              router_z: 0.01},\n"
+        "        override: [{layers: 1, ffn: {expert_kind: mlp, activation: gelu, router: softmax_raw}}]}\n",
+    // measured: 1.8e-6, a key's bias: a difference of nearly equal terms
+    .micro_gradient = 2e-6};
 static const model_case over_encoding_like = { // tables smaller than the step's look-ups: rows repeat
-    "over-encoding",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: true, norm: {preset: pre_qk},\n"
-    "        embedding: {kind: over_encoding, order: 3, splits: 2, slots: 17},\n"
-    "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+    .name = "over-encoding",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: true, norm: {preset: pre_qk},\n"
+            "        embedding: {kind: over_encoding, order: 3, splits: 2, slots: 17},\n"
+            "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case over_tokenized_like = {
-    "over-tokenized",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: false, norm: {preset: pre},\n"
-    "        embedding: {kind: over_encoding, order: 2, splits: 2, slots: 40, combine: concat},\n"
-    "        head: {predict: 3, predict_kind: mtp, predict_weight: 0.3}, attention: {heads: 2}, ffn: {width: "
-    "48}}\n"};
+    .name = "over-tokenized",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: false, norm: {preset: pre},\n"
+            "        embedding: {kind: over_encoding, order: 2, splits: 2, slots: 40, combine: concat},\n"
+            "        head: {predict: 3, predict_kind: mtp, predict_weight: 0.3}, attention: {heads: 2}, ffn: "
+            "{width: "
+            "48}}\n"};
 static const model_case over_decoding_like = {
-    "over-decoding",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: true, norm: {preset: pre},\n"
-    "        embedding: {kind: over_encoding, order: 3, splits: 1, slots: 23, combine: normsum},\n"
-    "        head: {predict: 3, predict_weight: 0.5}, attention: {heads: 2}, ffn: {width: 48}}\n"};
+    .name = "over-decoding",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: true, norm: {preset: pre},\n"
+            "        embedding: {kind: over_encoding, order: 3, splits: 1, slots: 23, combine: normsum},\n"
+            "        head: {predict: 3, predict_weight: 0.5}, attention: {heads: 2}, ffn: {width: 48}}\n"};
 static const model_case pkm_like = { // a norm of its own, as olmo2 has none before the feed-forward
-    "pkm-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: olmo2},\n"
-    "        attention: {heads: 2}, ffn: {width: 48},\n"
-    "        memory: {kind: pkm, spans: [0:0], keys: 5, key_width: 8, value_width: 32, top: 3}}\n"};
+    .name = "pkm-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: olmo2},\n"
+            "        attention: {heads: 2}, ffn: {width: 48},\n"
+            "        memory: {kind: pkm, spans: [0:0], keys: 5, key_width: 8, value_width: 32, top: 3}}\n"};
 static const model_case ultramem_like = {
-    "ultramem-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 2}, ffn: {width: 48},\n"
-    "        memory: {kind: ultramem, spans: [0:1], keys: 5, key_width: 8, value_width: 12, top: 3,\n"
-    "                 aux_weight: 0.5, aux_margin: 0.05}}\n"};
+    .name = "ultramem-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 2}, ffn: {width: 48},\n"
+            "        memory: {kind: ultramem, spans: [0:1], keys: 5, key_width: 8, value_width: 12, top: 3,\n"
+            "                 aux_weight: 0.5, aux_margin: 0.05}}\n"};
 static const model_case moe_sdd_like = { // norms of every expert's maps, before the routing weight
-    "moe-sdd-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: sdd},\n"
-    "        init: {std_factor: 1}, attention: {heads: 4, kv_heads: 2},\n"
-    "        ffn: {kind: moe, width: 16, experts: 3, top_k: 2, shared: 1, balance_weight: 0.1}}\n"};
+    .name = "moe-sdd-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: sdd},\n"
+            "        init: {std_factor: 1}, attention: {heads: 4, kv_heads: 2},\n"
+            "        ffn: {kind: moe, width: 16, experts: 3, top_k: 2, shared: 1, balance_weight: 0.1}}\n",
+    // measured: 0.022, where each map of each expert is normed
+    .bf16_gradient = 0.025};
 
 static const model_case ultramem_v2_like = { // both layers see parts of one table, which overlap
-    "ultramem-v2",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 2}, ffn: {width: 48},\n"
-    "        memory: {kind: ultramem_v2, keys: 4, key_width: 16, value_width: 12, pre_width: 12, top: 3,\n"
-    "                 share_ratio: 0.6}}\n"};
+    .name = "ultramem-v2",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, attention: {heads: 2}, ffn: {width: 48},\n"
+            "        memory: {kind: ultramem_v2, keys: 4, key_width: 16, value_width: 12, pre_width: 12, "
+            "top: 3,\n"
+            "                 share_ratio: 0.6}}\n"};
 
 static const model_case sdd_linear_like = { // k alone of q, k, v, which are one product
-    "sdd-linear-like",
-    "model: {layers: 2, width: 32, vocab: 61, context: 12, linear: {kind: sdd, at: [k, o, ffn]},\n"
-    "        bias: true, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+    .name = "sdd-linear-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, linear: {kind: sdd, at: [k, o, ffn]},\n"
+            "        bias: true, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const model_case model_cases[] = {
     gpt2_like, llama_like,    olmo2_like,       frac_like,          hyper_like,          hybrid_like,
     phd_like,  cswa_like,     sdd_like,         norms_like,         bhyt_like,           poly_like,

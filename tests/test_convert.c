@@ -4,21 +4,25 @@
 #include "infer/convert.h"
 
 static const model_case gpt2 = {
-    "gpt2", "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true, tie_head: true,\n"
+    .name = "gpt2",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true, tie_head: true,\n"
             "        position: {kind: learned}, norm: {kind: layer, affine: scale_bias},\n"
             "        attention: {heads: 2}, ffn: {kind: mlp, activation: gelu_tanh}}\n"};
-static const model_case llama = {"llama", "model: {layers: 2, width: 32, vocab: 61, context: 12,\n"
-                                          "        norm: {preset: pre_qk, kind: layer, inner_kind: layer},\n"
-                                          "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
-static const model_case plain = {"plain",
-                                 "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: false,\n"
-                                 "        norm: {kind: layer, affine: none}, bias: qkv,\n"
-                                 "        attention: {heads: 4}, ffn: {kind: mlp, activation: poly_norm},\n"
-                                 "        residual: {branch_scale: 0.5}}\n"};
-static const model_case experts = {"experts",
-                                   "model: {layers: 2, width: 32, vocab: 61, context: 12,\n"
-                                   "        norm: {kind: layer}, attention: {heads: 4, kv_heads: 2},\n"
-                                   "        ffn: {kind: moe, experts: 3, shared: 1}}\n"};
+static const model_case llama = {.name = "llama",
+                                 .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12,\n"
+                                         "        norm: {preset: pre_qk, kind: layer, inner_kind: layer},\n"
+                                         "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
+static const model_case plain = {
+    .name = "plain",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: false,\n"
+            "        norm: {kind: layer, affine: none}, bias: qkv,\n"
+            "        attention: {heads: 4}, ffn: {kind: mlp, activation: poly_norm},\n"
+            "        residual: {branch_scale: 0.5}}\n"};
+static const model_case experts = {.name = "experts",
+                                   .yaml =
+                                       "model: {layers: 2, width: 32, vocab: 61, context: 12,\n"
+                                       "        norm: {kind: layer}, attention: {heads: 4, kv_heads: 2},\n"
+                                       "        ffn: {kind: moe, experts: 3, shared: 1}}\n"};
 
 typedef struct side {
     arena *arena;

@@ -22,8 +22,9 @@ static int close_device(void **state)
 
 enum { V = CASE_VOCAB };
 static const model_case windowed = {
-    "windowed", "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: pre_qk},\n"
-                "        attention: {heads: 4, kv_heads: 2, window: 3}, ffn: {width: 48}}\n"};
+    .name = "windowed",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, norm: {preset: pre_qk},\n"
+            "        attention: {heads: 4, kv_heads: 2, window: 3}, ffn: {width: 48}}\n"};
 
 static model_shape decode_shape(i64 rows, i64 tokens, i64 capacity)
 {

@@ -5,7 +5,8 @@
 #include "model_case.h"
 #include "base/text.h"
 
-static const model_case bare = {"bare", "model: {layers: 3, width: 32, vocab: 61, context: 12,\n"
+static const model_case bare = {.name = "bare",
+                                .yaml = "model: {layers: 3, width: 32, vocab: 61, context: 12,\n"
                                         "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 
 /* ---- the table: preset -> its keys, and the resolved file loads as the same */

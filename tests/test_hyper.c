@@ -309,7 +309,8 @@ static void test_what_moves_first(void **state)
 /* ---- symmetry: what one-hot reads break */
 
 static const model_case bare = {
-    "bare", "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {kind: hyper, streams: 3},\n"
+    .name = "bare",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, residual: {kind: hyper, streams: 3},\n"
             "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const char *const sites[] = {"blocks.0.attention", "blocks.0.ffn", "blocks.1.attention",
                                     "blocks.1.ffn"};

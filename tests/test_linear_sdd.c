@@ -5,7 +5,8 @@
 #include "model_case.h"
 #include "optim/optimizer.h"
 
-static const model_case bare = {"bare", "model: {layers: 2, width: 32, vocab: 61, context: 12,\n"
+static const model_case bare = {.name = "bare",
+                                .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12,\n"
                                         "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 static const char *const all[] = {"attention.q", "attention.k", "attention.v", "attention.o",
                                   "ffn.gate",    "ffn.up",      "ffn.down"};

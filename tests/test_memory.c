@@ -335,8 +335,9 @@ static i64 values_of(const char *const *with, i64 n)
     runner r = {0};
     i64 values = 0;
     assert_ok(arena_open(&r.arena));
-    r.c = case_config((model_case){"count", "model: {layers: 20, width: 768, vocab: 61, context: 12}\n"},
-                      with, n);
+    r.c = case_config(
+        (model_case){.name = "count", .yaml = "model: {layers: 20, width: 768, vocab: 61, context: 12}\n"},
+        with, n);
     assert_ok(model_build(r.arena, r.c, &(model_shape){.rows = 1, .tokens = 2, .mode = MODE_TRAIN}, &r.m));
     for (i64 i = 0; i < r.m.g->n_tensors; i++) {
         const tensor *t = r.m.g->tensors[i];

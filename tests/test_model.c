@@ -33,20 +33,20 @@ static bool is_flat(const graph *g, const char *path)
 
 /* The gradient of one number (the slope of a tanh, a factor) is a sum over all values, which may nearly
  * cancel: its error is held against a share of the whole gradient. So may that of what streams are read and
- * carried on with, as long as they are nearly equal, as all are at first. */
-static double scale_of(const stored *p, double norm, double whole)
+ * carried on with, where they are nearly equal, as those of hyper are at first. */
+static double scale_of(model_case m, const stored *p, double norm, double whole)
 {
-    bool mixes = strstr(p->path, ".residual.read") || strstr(p->path, ".residual.carry");
+    bool mixes = m.flat_mixes && (strstr(p->path, ".residual.read") || strstr(p->path, ".residual.carry"));
     return p->count == 1 || mixes ? fmax(norm, 0.1 * whole) : norm;
 }
 
 /* The norm of PATH's error in f32 or bf16, relative to what it should be. */
-static double tensor_error(const runner *r, const stored *p, double whole)
+static double tensor_error(model_case m, const runner *r, const stored *p, double whole)
 {
     const double *want = oracle_data(r->o, g_find(r->m.g, p->path)->grad);
     double off = 0, norm = 0;
     for (i64 k = 0; k < p->count; k++) off += pow(p->grad[k] - want[k], 2), norm += want[k] * want[k];
-    return sqrt(off) / (is_flat(r->m.g, p->path) ? whole : scale_of(p, sqrt(norm), whole));
+    return sqrt(off) / (is_flat(r->m.g, p->path) ? whole : scale_of(m, p, sqrt(norm), whole));
 }
 
 /* The norm of the whole gradient in double. */
@@ -203,7 +203,7 @@ static errors program_errors(model_case m, const case_rows *x, dtype act, isa le
     for (i64 i = 0; i < r.s->n_params; i++) {
         const stored *p = &r.s->entry[i];
         const double *want = oracle_data(r.o, g_find(r.m.g, p->path)->grad);
-        double one = tensor_error(&r, p, whole);
+        double one = tensor_error(m, &r, p, whole);
         if (!(one <= e.tensor)) snprintf(e.worst, sizeof e.worst, "%s", p->path), e.tensor = one;
         for (i64 k = 0; k < p->count; k++) e.whole += pow(p->grad[k] - want[k], 2);
     }
@@ -223,11 +223,12 @@ static void check_programs(dtype act, double whole, double tensor, double loss, 
         for (isa level = 0; level < ISA_COUNT; level++)
             for (int fuse = 0; fuse < 2 && runs_here(level); fuse++) {
                 errors e = program_errors(model_cases[k], &x, act, level, fuse);
+                double own = act == DT_BF16 ? fmax(whole, model_cases[k].bf16_gradient) : whole;
                 if (measure)
                     printf("%-11s %s %-5s %s gradient %.1e, worst %.1e (%s), objective %.1e, logits %.1e\n",
                            model_cases[k].name, dtype_name(act), isa_name(level), fuse ? "fused" : "plain",
                            e.whole, e.tensor, e.worst, e.loss, e.logits);
-                if (!(e.whole <= whole && e.tensor <= tensor && e.loss <= loss && e.logits <= logits))
+                if (!(e.whole <= own && e.tensor <= tensor && e.loss <= loss && e.logits <= logits))
                     fail_msg("%s %s %s fuse %d: gradient %g, %s %g, objective %g, logits %g",
                              model_cases[k].name, dtype_name(act), isa_name(level), fuse, e.whole, e.worst,
                              e.tensor, e.loss, e.logits);
@@ -242,13 +243,13 @@ static void test_f32(void **state)
 }
 
 /* A bf16 number is off by up to 2^-9 = 0.002 of itself, and some twenty roundings lie between an input and
- * its gradient, adding up as their square root does. Measured: logits 0.008, whole gradient 0.006 to 0.011;
- * 0.022 where every map is normed (moe-sdd-like); the worst parameter is one of q or k (0.015 to 0.026),
+ * its gradient, adding up as their square root does. Measured: logits 0.008, whole gradient 0.005 to 0.019;
+ * more where model_case.h says so; the worst parameter is one of q or k (0.015 to 0.026),
  * whose gradient is a difference of nearly equal terms: p (dp - sum p dp). */
 static void test_bf16(void **state)
 {
     (void)state;
-    check_programs(DT_BF16, 0.025, 0.05, 0.002, 0.02);
+    check_programs(DT_BF16, 0.02, 0.05, 0.002, 0.02);
 }
 
 /* ---- recomputation changes no bit */
@@ -431,10 +432,12 @@ static void test_micro_batches(void **state)
             for (i64 p = 0; p < s[0]->store->n_params; p++) {
                 const stored *a = &s[i]->store->entry[p], *b = &s[0]->store->entry[p];
                 if (is_flat(s[0]->train.g, a->path)) continue;
-                double off = a->count == 1
-                                 ? fabs(a->grad[0] - b->grad[0]) / scale_of(a, fabs(b->grad[0]), norm[0])
-                                 : relative_error_f32(a->grad, b->grad, a->count);
-                if (!(off <= 2e-6)) // measured: 1.1e-6, a key's bias: a difference of nearly equal terms
+                double off = a->count == 1 ? fabs(a->grad[0] - b->grad[0]) /
+                                                 scale_of(model_cases[k], a, fabs(b->grad[0]), norm[0])
+                                           : relative_error_f32(a->grad, b->grad, a->count);
+                if (measure && off > 5e-7)
+                    printf("%-11s %s %s: %.1e\n", model_cases[k].name, micro[i], a->path, off);
+                if (!measure && !(off <= fmax(1e-6, model_cases[k].micro_gradient)))
                     fail_msg("%s, %s, %s: off by %g", model_cases[k].name, micro[i], a->path, off);
             }
         }

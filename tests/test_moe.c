@@ -175,12 +175,13 @@ static void test_nan(void **state)
 
 /* ---- experts and dense layers */
 
-static const model_case dense = {"dense",
-                                 "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true,\n"
-                                 "        attention: {heads: 4}, ffn: {width: 48}}\n"};
+static const model_case dense = {.name = "dense",
+                                 .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true,\n"
+                                         "        attention: {heads: 4}, ffn: {width: 48}}\n"};
 static const model_case routed = {
-    "routed", "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true, attention: {heads: 4},\n"
-              "        ffn: {kind: moe, width: 48, experts: 4, top_k: 2}}\n"};
+    .name = "routed",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, bias: true, attention: {heads: 4},\n"
+            "        ffn: {kind: moe, width: 48, experts: 4, top_k: 2}}\n"};
 
 /* Weights of TO from FROM, by name: experts are copies of the dense layer's (or zero where ROUTED is false,
  * and shared experts take them). */
@@ -274,10 +275,11 @@ static void test_some_layers(void **state)
 {
     (void)state;
     static const model_case some = {
-        "some",
-        "model: {layers: 3, width: 32, vocab: 61, context: 12, attention: {heads: 4}, ffn: {width: 48},\n"
-        "        override: [{layers: 1-2, ffn: {kind: moe, width: 16, experts: 3, router_z: 0.5,\n"
-        "                    balance: none}}]}\n"};
+        .name = "some",
+        .yaml =
+            "model: {layers: 3, width: 32, vocab: 61, context: 12, attention: {heads: 4}, ffn: {width: 48},\n"
+            "        override: [{layers: 1-2, ffn: {kind: moe, width: 16, experts: 3, router_z: 0.5,\n"
+            "                    balance: none}}]}\n"};
     case_rows x;
     runner r;
     i64 losses = 0;

@@ -5,7 +5,8 @@
 #include "model_case.h"
 #include "base/text.h"
 
-static const model_case bare = {"bare", "model: {layers: 3, width: 32, vocab: 61, context: 12,\n"
+static const model_case bare = {.name = "bare",
+                                .yaml = "model: {layers: 3, width: 32, vocab: 61, context: 12,\n"
                                         "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
 
 /* ---- the table: preset -> its keys, and the resolved file loads as the same */
@@ -551,7 +552,8 @@ static void test_sdd_level_gradients(void **state)
 /* ---- first losses (spec 1.4): tied head behind a unit-gain norm: logits of spread sigma sqrt(d) */
 static double first_loss(const char *preset, double *spread)
 {
-    static const model_case wide = {"wide", "model: {layers: 2, width: 256, vocab: 61, context: 12,\n"
+    static const model_case wide = {.name = "wide",
+                                    .yaml = "model: {layers: 2, width: 256, vocab: 61, context: 12,\n"
                                             "        attention: {heads: 4}, ffn: {width: 64}}\n"};
     runner r;
     case_rows x;

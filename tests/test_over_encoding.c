@@ -35,10 +35,11 @@ static double *in_double(runner *r, const char *path) { return oracle_data(r->o,
 
 /* ---- the worked example: V=10, n=3, k=2, M = 7 9 11 13, d=4 */
 
-static const model_case tiny = {"tiny",
-                                "model: {layers: 1, width: 4, vocab: 10, context: 5, tie_head: false, "
-                                "attention: {heads: 1}, ffn: {width: 4},\n"
-                                "        embedding: {kind: over_encoding, order: 3, splits: 2, slots: 7}}\n"};
+static const model_case tiny = {
+    .name = "tiny",
+    .yaml = "model: {layers: 1, width: 4, vocab: 10, context: 5, tie_head: false, "
+            "attention: {heads: 1}, ffn: {width: 4},\n"
+            "        embedding: {kind: over_encoding, order: 3, splits: 2, slots: 7}}\n"};
 static const i32 words[5] = {3, 7, 1, 3, 7};
 
 /* A graph up to the embedding only, in double and as a program, with the example's weights. */

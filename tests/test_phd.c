@@ -151,8 +151,9 @@ static void test_gradient_reaches_originals(void **state)
 /* ---- models. Weights do not depend on the method: it has no parameters of its own. */
 
 #define SHAPE "layers: 2, width: 32, vocab: 61, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}"
-static const model_case plain = {"plain", "model: {context: 12, " SHAPE "}\n"};
-static const model_case phd = {"phd", "model: {context: 12, repeat: {kind: phd}, " SHAPE "}\n"};
+static const model_case plain = {.name = "plain", .yaml = "model: {context: 12, " SHAPE "}\n"};
+static const model_case phd = {.name = "phd",
+                               .yaml = "model: {context: 12, repeat: {kind: phd}, " SHAPE "}\n"};
 
 typedef struct figures { // of one run of training by the kernels
     float logits[33 * CASE_VOCAB], gradient[64 * 32];

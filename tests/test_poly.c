@@ -24,7 +24,8 @@ static int close_device(void **state)
     return 0;
 }
 
-static const model_case bare = {"bare", "model: {layers: 2, width: 32, vocab: 61, context: 12,\n"
+static const model_case bare = {.name = "bare",
+                                .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12,\n"
                                         "        attention: {heads: 4, kv_heads: 2}, ffn: {kind: mlp}}\n"};
 
 static void build(runner *r, const char *const *with, i64 n, mode mode, bool backward)
