@@ -201,6 +201,91 @@ static void test_decoder(void **state)
     }
 }
 
+/* ---- methods that select: rounding may choose others, so what decoding chose is held for the whole */
+
+/* The indices that one token's program chose, as row AT of those of the whole text. */
+static void take_indices(const runner *one, runner *full, i64 at)
+{
+    i64 taken = 0;
+    for (i64 i = 0; i < one->m.g->n_nodes; i++) {
+        const node *n = one->m.g->nodes[i], *same = NULL;
+        if (!(n->def->flags & OP_SELECTS)) continue;
+        for (i64 j = 0; j < full->m.g->n_nodes; j++)
+            if (!strcmp(full->m.g->nodes[j]->path, n->path)) same = full->m.g->nodes[j];
+        assert_true(same && same->op == n->op);
+        for (int k = 0; k < n->n_out; k++) {
+            const tensor *t = n->out[k];
+            if (!t || t->dtype != DT_I32) continue;
+            assert_int_equal(count(same->out[k]), LONG * count(t));
+            for (i64 v = 0; v < count(t); v++, taken++)
+                oracle_data(full->o, same->out[k])[at * count(t) + v] =
+                    ((const i32 *)program_data(one->p, t))[v];
+        }
+    }
+    assert_true(taken > 0);
+}
+
+/* One token at a time in bf16; LOGITS of each. The decoder, which has the same program, gives the same bits.
+ */
+static void read_selecting(model_case m, const case_rows *x, isa level, runner *full, float *logits)
+{
+    runner one;
+    decoder *d;
+    model_shape shape = decode_shape(1, 1, LONG);
+    shape.act = shape.stream = DT_BF16;
+    runner_open(
+        &one, m, longer, 1,
+        &(runner_options){.shape = shape, .fuse = true, .device = cpu, .level = level, .oracle = true});
+    assert_ok(decoder_open(one.c, cpu, level, DT_BF16, NULL, LONG, &d));
+    runner_weights(decoder_store(d));
+    for (i64 t = 0; t < LONG; t++) {
+        const float *same;
+        *(i32 *)program_data(one.p, one.m.tokens) = x->token[t];
+        *(i32 *)program_data(one.p, one.m.position) = *(i32 *)program_data(one.p, one.m.past) = (i32)t;
+        program_run(one.p, &(step_info){0}, PHASE_FORWARD);
+        program_commit(one.p, &(step_info){0});
+        take_indices(&one, full, t);
+        memcpy(logits + t * V, runner_logits(&one), V * sizeof *logits);
+        assert_ok(decoder_feed(d, x->token + t, 1, &same));
+        assert_memory_equal(same, logits + t * V, V * sizeof *logits);
+    }
+    decoder_close(d);
+    runner_close(&one);
+}
+
+static void check_selecting(model_case m, isa level, double bound)
+{
+    static float logits[LONG * V];
+    runner full;
+    case_rows x;
+    rows_make(&x, 1, LONG, (i32[]){0, -1}, 8);
+    model_shape shape = case_shape(&x, MODE_EVALUATE, DT_F32);
+    shape.no_loss = true;
+    runner_open(&full, m, longer, 1, &(runner_options){.shape = shape, .oracle = true});
+    runner_rows(&full, &x);
+    read_selecting(m, &x, level, &full, logits);
+    oracle_hold(full.o, true);
+    assert_ok(oracle_run(full.o, &(step_info){0}, false));
+    const double *want = oracle_data(full.o, full.m.logits);
+    double worst = 0, largest = 0;
+    for (i64 i = 0; i < LONG * V; i++) largest = fmax(largest, fabs(want[i]));
+    for (i64 i = 0; i < LONG * V; i++)
+        if (!(fabs(logits[i] - want[i]) <= worst * largest)) worst = fabs(logits[i] - want[i]) / largest;
+    if (measure) printf("%-11s bf16 %-5s, what it chose held: %.1e\n", m.name, isa_name(level), worst);
+    if (!measure && !(worst <= bound)) fail_msg("%s bf16 %s: off by %g", m.name, isa_name(level), worst);
+    runner_close(&full);
+}
+
+static void test_selecting(void **state)
+{
+    (void)state;
+    const model_case cases[] = {moe_like, moe_bias_like, pkm_like, ultramem_like, ultramem_v2_like};
+    for (isa level = 0; level < ISA_COUNT; level++)
+        for (i64 k = 0; k < COUNT(cases); k++)
+            if (level <= device_about(cpu)->level && op_table(level, 0))
+                check_selecting(cases[k], level, 2e-2);
+}
+
 /* Under bf16 the residual stream is stored as train.stream says, as in training: the logits of a first token
  * are nearer to those of the whole model with that stream than to those with the other. */
 static void test_stream(void **state)
@@ -428,6 +513,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_double),
         cmocka_unit_test(test_decoder),
+        cmocka_unit_test(test_selecting),
         cmocka_unit_test(test_stream),
         cmocka_unit_test(test_capacity),
         cmocka_unit_test(test_refusals),
