@@ -87,6 +87,14 @@ cp llama-out/model.safetensors shards/model-00001-of-00001.safetensors
 expect 0 import shards --out shards-in
 cmp -s "$(weights llama)" "$(weights shards-in)" || complain "shards: other weights"
 
+# a tokenizer whose end of text is </s>
+cp -r llama-out ends
+sed -i 's/<|endoftext|>/<\/s>/' ends/tokenizer.json
+expect 0 import ends --out ends-in
+expect 0 export ends-in --out ends-out
+cmp -s ends-out/generation_config.json llama-out/generation_config.json || complain "ends: another end of text"
+expect 0 generate ends-in --prompt '' --max-tokens 3 # it has one to begin with
+
 # ---- models that no architecture computes
 train relu 'attention: {heads: 2}, ffn: {width: 48, activation: relu}'
 refused 1 'relu/step_6: no architecture of Hugging Face computes this model; nearest is llama: model.ffn.activation is relu (would have to be silu)' \

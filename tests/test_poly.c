@@ -364,6 +364,10 @@ static void test_refused(void **state)
         (const char *[]){"model.ffn.kind=gated", "model.ffn.activation=poly_relu"}, 2,
         "command line: model.ffn.activation is poly_relu; PolyCom is W2 act(W1 x), whose polynomial stands "
         "in place of the gate, and has no act(W1 x) * W2 x (use model.ffn.kind: mlp)");
+    refused(
+        (const char *[]){"model.ffn.kind=moe", "model.ffn.activation=poly_norm"}, 2,
+        "command line: model.ffn.activation is poly_norm; PolyCom is W2 act(W1 x), whose polynomial stands "
+        "in place of the gate, and has no act(W1 x) * W2 x (use model.ffn.expert_kind: mlp)");
     refused((const char *[]){"model.ffn.activation=drelu"}, 1,
             "command line: model.ffn.activation is drelu; max(W1 x, 0) * max(W2 x, 0) needs both maps of "
             "model.ffn.kind: gated (mlp: relu)");

@@ -150,7 +150,7 @@ static void flush(writer *w, bool done)
 static const char *generate(const generate_args *a, decoder *d, const tokenizer *t, const float *logits,
                             scored *scratch, writer *w, i64 *made, status *failed)
 {
-    i32 end = tokenizer_special(t, "<|endoftext|>");
+    i32 end = tokenizer_end(t);
     while (*made < a->max_tokens) {
         i32 id = sampler_draw(&a->sampler, logits, decoder_vocab(d), decoder_length(d), scratch);
         if (id == end) return "end of text";
@@ -221,7 +221,7 @@ static status answer(const generate_args *a, decoder *d, const tokenizer *t, con
     writer w = {.a = a};
     i64 made = 0;
     status s = OK;
-    i32 start = tokenizer_special(t, "<|endoftext|>");
+    i32 start = tokenizer_end(t);
     // A text begins where the one before it ended: that is how documents met in training.
     if (start >= 0) s = decoder_feed(d, &start, 1, &logits);
     if (!s) s = encode(d, t, prompt, bytes, &ids);

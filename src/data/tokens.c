@@ -51,12 +51,10 @@ static void close_encoder(void *p)
 
 status token_source_open(const tokenizer *t, const char *name, special_mode mode, token_source *out)
 {
-    static const char *const ends[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"};
-    i32 eos = -1;
-    for (i64 i = 0; i < COUNT(ends) && eos < 0; i++) eos = tokenizer_special(t, ends[i]);
+    const i32 eos = tokenizer_end(t);
     if (eos < 0)
         return fail(ERR_INPUT,
-                    "%s: it has no end of text (<|endoftext|>, <|end_of_text|>, </s> or <eos>); documents "
+                    "%s: it has no end of text (" TOKENIZER_ENDS "); documents "
                     "need one: add it to added_tokens",
                     name);
     const i64 vocab = tokenizer_vocab(t);

@@ -28,7 +28,7 @@ status choice_encode(const tokenizer *t, const choice *c, token_list *ids, i64 *
         const i32 end = tokenizer_end(t);
         if (end < 0)
             return fail(ERR_INPUT, "an empty context needs an end of text, which the tokenizer has not "
-                                   "(<|endoftext|>, <|end_of_text|>, </s> or <eos>)");
+                                   "(" TOKENIZER_ENDS ")");
         TRY(grow(&ids->id, &ids->capacity, 1, sizeof(i32), "tokens"));
         ids->id[ids->count++] = end;
     }

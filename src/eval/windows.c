@@ -44,14 +44,6 @@ i64 count_words(const char *data, size_t bytes)
     return pieces;
 }
 
-i32 tokenizer_end(const tokenizer *t)
-{
-    static const char *const ends[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"};
-    i32 id = -1;
-    for (i64 i = 0; i < COUNT(ends) && id < 0; i++) id = tokenizer_special(t, ends[i]);
-    return id;
-}
-
 /* ---- a text */
 
 typedef struct work {
@@ -92,8 +84,8 @@ static status encode(const tokenizer *t, const char *data, size_t bytes, token_l
 {
     const i32 end = tokenizer_end(t);
     if (end < 0)
-        return fail(ERR_INPUT, "the tokenizer has no end of text (<|endoftext|>, <|end_of_text|>, </s> or "
-                               "<eos>) to stand before the first token");
+        return fail(ERR_INPUT,
+                    "the tokenizer has no end of text (" TOKENIZER_ENDS ") to stand before the first token");
     TRY(mem_alloc(sizeof(i32), "tokens", &ids->id));
     ids->id[0] = end;
     ids->count = 1;

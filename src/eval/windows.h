@@ -37,6 +37,3 @@ typedef struct text_loss {
  * model's context. BATCH: windows taken together, from 1. */
 status text_evaluate(scorer *s, const tokenizer *t, const char *data, size_t bytes, const window_rule *rule,
                      i64 batch, text_loss *out) MUST;
-
-/* The token that stands before a text without context: the end of text of Keel's data, or -1. */
-i32 tokenizer_end(const tokenizer *t);

@@ -495,7 +495,7 @@ static status write_folder(arena *a, const side *x, const model_files *f, json_t
     status s = write_tensors(a, x, weights, type, path);
     st_close(weights);
     json_t *generation = json_object();
-    i32 end = f->tokenizer ? tokenizer_special(f->tokenizer, "<|endoftext|>") : -1;
+    i32 end = f->tokenizer ? tokenizer_end(f->tokenizer) : -1;
     if (end >= 0) json_object_set_new(generation, "eos_token_id", json_integer(end));
     if (end >= 0) json_object_set_new(j, "eos_token_id", json_integer(end));
     if (!s) s = write_json(out, "generation_config.json", generation);

@@ -68,6 +68,12 @@ static bool activation_is(const model_builder *b, const char *name)
     return of_is(b, "model.ffn.activation", name);
 }
 
+/* The key that gives a layer two maps or one: of experts, their own. */
+static const char *maps_key(const model_builder *b)
+{
+    return of_is(b, "model.ffn.kind", "moe") ? "model.ffn.expert_kind" : "model.ffn.kind";
+}
+
 static tensor *polynomial(model_builder *b, bool gated, tensor *h)
 {
     bool norm = activation_is(b, "poly_norm");
@@ -76,8 +82,8 @@ static tensor *polynomial(model_builder *b, bool gated, tensor *h)
     if (gated) {
         refuse(b, "model.ffn.activation",
                "is %s; PolyCom is W2 act(W1 x), whose polynomial stands in place of the gate, and has no "
-               "act(W1 x) * W2 x (use model.ffn.kind: mlp)",
-               norm ? "poly_norm" : "poly_relu");
+               "act(W1 x) * W2 x (use %s: mlp)",
+               norm ? "poly_norm" : "poly_relu", maps_key(b));
         return h;
     }
     const char *scope = g_push(b->g, "activation");
@@ -100,9 +106,9 @@ static tensor *alpha_dropout(model_builder *b, bool gated, tensor *y)
         refuse(
             b, "model.dropout",
             "is %g; with selu it is alpha dropout, which sets units to selu(-infinity) = -1.7581 and keeps "
-            "selu's mean 0 and variance 1: the products selu(W1 x) * W2 x have neither (use model.ffn.kind: "
+            "selu's mean 0 and variance 1: the products selu(W1 x) * W2 x have neither (use %s: "
             "mlp, or dropout 0)",
-            p);
+            p, maps_key(b));
         return y;
     }
     if (b->shape->mode != MODE_TRAIN) return y;
@@ -118,7 +124,7 @@ tensor *ffn_activate(model_builder *b, bool gated, tensor *h)
     if (activation_is(b, "poly_norm") || activation_is(b, "poly_relu")) return polynomial(b, gated, h);
     if (drelu && !gated)
         refuse(b, "model.ffn.activation",
-               "is drelu; max(W1 x, 0) * max(W2 x, 0) needs both maps of model.ffn.kind: gated (mlp: relu)");
+               "is drelu; max(W1 x, 0) * max(W2 x, 0) needs both maps of %s: gated (mlp: relu)", maps_key(b));
     double kind =
         (double)activation_find(drelu ? "relu" : config_text_at(b->c, b->layer, "model.ffn.activation"));
     tensor *y = gated ? g_out(g_node(b->g, OP_gated, IN(h), WITH({"kind", kind}, {"both", drelu})), 0)

@@ -179,6 +179,14 @@ i32 tokenizer_special(const tokenizer *t, const char *content)
     return -1;
 }
 
+i32 tokenizer_end(const tokenizer *t)
+{
+    static const char *const ends[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"};
+    i32 id = -1;
+    for (i64 i = 0; i < COUNT(ends) && id < 0; i++) id = tokenizer_special(t, ends[i]);
+    return id;
+}
+
 /* Everything is hashed with its length, little-endian, so that no two contents share a stream of bytes. */
 static void hash_number(XXH3_state_t *h, u64 x)
 {

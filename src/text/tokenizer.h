@@ -73,6 +73,9 @@ token_bytes tokenizer_decode(const tokenizer *t, i32 id);
 
 /* The id of the added token spelled CONTENT; -1 when there is none. */
 i32 tokenizer_special(const tokenizer *t, const char *content);
+/* The token that ends a text, and stands before the next: the first of these that T has; -1: none. */
+i32 tokenizer_end(const tokenizer *t);
+#define TOKENIZER_ENDS "<|endoftext|>, <|end_of_text|>, </s> or <eos>"
 /* Added tokens in order of id: how many, and the I-th. */
 typedef struct added_token {
     i32 id;
