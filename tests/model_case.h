@@ -162,11 +162,34 @@ static const model_case sdd_linear_like = { // k alone of q, k, v, which are one
     .name = "sdd-linear-like",
     .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, linear: {kind: sdd, at: [k, o, ffn]},\n"
             "        bias: true, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"};
-static const model_case model_cases[] = {
-    gpt2_like, llama_like,    olmo2_like,       frac_like,          hyper_like,          hybrid_like,
-    phd_like,  cswa_like,     sdd_like,         norms_like,         bhyt_like,           poly_like,
-    moe_like,  moe_bias_like, moe_sdd_like,     over_encoding_like, over_tokenized_like, over_decoding_like,
-    pkm_like,  ultramem_like, ultramem_v2_like, sdd_linear_like};
+static const model_case mup_like = { // twice its base: scores, tied head and branches are scaled
+    .name = "mup-like",
+    .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12, tie_head: true,\n"
+            "        attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}}\n"
+            "train: {transfer: {kind: mup, base_width: 16, depth_exponent: 0.5}}\n"};
+static const model_case model_cases[] = {gpt2_like,
+                                         llama_like,
+                                         olmo2_like,
+                                         frac_like,
+                                         hyper_like,
+                                         hybrid_like,
+                                         phd_like,
+                                         cswa_like,
+                                         sdd_like,
+                                         norms_like,
+                                         bhyt_like,
+                                         poly_like,
+                                         moe_like,
+                                         moe_bias_like,
+                                         moe_sdd_like,
+                                         over_encoding_like,
+                                         over_tokenized_like,
+                                         over_decoding_like,
+                                         pkm_like,
+                                         ultramem_like,
+                                         ultramem_v2_like,
+                                         sdd_linear_like,
+                                         mup_like};
 
 static inline config *case_config(model_case m, const char *const *overrides, i64 n)
 {

@@ -21,20 +21,25 @@ static const char *split_only(const config_key *k, char path[256])
     return k->only + n + 1;
 }
 
-static bool applies_at(const config *c, i64 layer, const config_key *k)
+/* K, or the key that K's kind belongs to, and so on: the first whose kind is not chosen; NULL: all are. */
+static const config_key *unmet(const config *c, i64 layer, const config_key *k)
 {
     char path[256];
-    if (!k->only) return true;
-    const char *kinds = split_only(k, path);
-    return word_in(kinds, config_text_at(c, layer, path)) && applies(c, find_slot(c, path)->key);
+    for (; k->only; k = find_slot(c, path)->key, layer = -1) {
+        const char *kinds = split_only(k, path);
+        if (!word_in(kinds, config_text_at(c, layer, path))) return k;
+    }
+    return NULL;
 }
+
+static bool applies_at(const config *c, i64 layer, const config_key *k) { return !unmet(c, layer, k); }
 
 bool applies(const config *c, const config_key *k) { return applies_at(c, -1, k); }
 
 static status refuse_kind(const config *c, i64 layer, const config_key *k, const char *where)
 {
     char path[256], wanted[256] = "";
-    const char *kinds = split_only(k, path);
+    const char *kinds = split_only(unmet(c, layer, k), path);
     for (size_t n = 0, used = 0; *kinds && used + 64 < sizeof wanted; kinds += n + (kinds[n] == ' ')) {
         n = MIN(strcspn(kinds, " "), 48);
         memcpy(wanted + used, used ? " or " : "", used ? 4 : 0);
@@ -59,7 +64,7 @@ static status check_kinds(config *c)
         char path[256];
         config_slot *slot = &c->slots[i];
         if (slot->layer == FROM_DEFAULT || applies(c, slot->key)) continue;
-        split_only(slot->key, path);
+        split_only(unmet(c, -1, slot->key), path);
         layer_kind by = find_slot(c, path)->layer;
         if (slot->layer >= by && !(slot->layer == FROM_PRESET && by == FROM_PRESET))
             return refuse_kind(c, -1, slot->key, slot->where);

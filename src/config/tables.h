@@ -23,6 +23,7 @@
     T(head_keys)                                                                                             \
     T(repeat_keys)                                                                                           \
     T(train_keys)                                                                                            \
+    T(transfer_keys)                                                                                         \
     T(schedule_keys)                                                                                         \
     T(data_keys)
 

@@ -50,8 +50,9 @@ typedef struct param_info {
     double lr_factor; // not 0: its learning rate is lr_factor times the others', falling linearly to 1 times
     const char
         *lr_until; // where that ends: canonical text of a span, "none": nowhere; lives as long as the graph
-    double orthogonal; // > 0: what was drawn is made orthonormal, times this (each matrix of a stack)
-    i64 eye;           // > 0: initial value is the identity over blocks of this size (connection matrices)
+    double decay_factor; // not 0: multiplies the weight decay
+    double orthogonal;   // > 0: what was drawn is made orthonormal, times this (each matrix of a stack)
+    i64 eye;             // > 0: initial value is the identity over blocks of this size (connection matrices)
     i64 eye_shift; // its rows moved down by this many, round the block: column 0 has its 1 in row eye_shift
     const char
         *size_key; // the key that says how many rows a table has; a literal. NULL: no key, a vocabulary

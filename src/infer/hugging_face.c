@@ -377,7 +377,8 @@ static i64 differences(const config *a, const config *b, text *out)
     for (i64 i = 0; i < keys.n; i++) {
         const config_key *k = keys.rows[i];
         // a key that only A has belongs to a kind, whose own key differs
-        if (!compared(k) || !config_applies(a, k->path) || !config_applies(b, k->path)) continue;
+        bool asked = compared(k) || (!strcmp(k->path, "train.transfer.kind") && model_transferred(a));
+        if (!asked || !config_applies(a, k->path) || !config_applies(b, k->path)) continue;
         i64 layer = -1;
         if (same_value(a, b, -1, k))
             for (layer = 0; layer < layers && same_value(a, b, layer, k); layer++) continue;

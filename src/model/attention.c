@@ -48,9 +48,10 @@ static heads shape_of(model_builder *b)
 
 static double scale_of(const model_builder *b, i64 width)
 {
-    if (of_is(b, "model.attention.scale", "inv_sqrt")) return 1 / sqrt((double)width);
-    return of_is(b, "model.attention.scale", "inv") ? 1 / (double)width
-                                                    : of_number(b, "model.attention.scale");
+    double base = transfer_head_width(b, width), scale = of_number(b, "model.attention.scale");
+    if (of_is(b, "model.attention.scale", "inv_sqrt")) scale = 1 / sqrt(base);
+    if (of_is(b, "model.attention.scale", "inv")) scale = 1 / base;
+    return scale * (base / (double)width);
 }
 
 static tensor *cache(model_builder *b, heads h, const char *name, i64 entries)

@@ -139,6 +139,7 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
         out->objective = b.extra;
         if (out->objective) out->objective->keep = true;
     }
+    transfer_rates(&b);
     for (i64 i = 0; shape->dense_gradients && i < b.g->n_tensors; i++) b.g->tensors[i]->param.rows = false;
     graph_prune(b.g);
     return graph_status(b.g);

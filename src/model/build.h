@@ -149,6 +149,17 @@ void memory_start(model_builder *b, memory *m);
 /* At the end of a block; X is what its feed-forward read. */
 void memory_slot(model_builder *b, memory *m, residual *r, tensor *x);
 
+/* ---- transfer.c: what train.transfer (muP) changes by width; without it nothing, to the bit */
+double transfer_base(const model_builder *b);                  // the base model's width; 1: form absolute
+double transfer_ratio(const model_builder *b);                 // width / base; 1 without it
+double transfer_head_width(const model_builder *b, i64 width); // of the base model, where it is WIDTH here
+bool transfer_by_inputs(const model_builder *b);               // first values are those of the absolute form
+void transfer_matrix(const model_builder *b, matrix_part part, bool by_inputs, i64 inputs, param_info *info);
+double transfer_depth(const model_builder *b);        // factor of what a branch adds to the stream
+tensor *transfer_branch(model_builder *b, tensor *y); // Y times that
+tensor *transfer_logits(model_builder *b, tensor *h); // what the head of the next token reads
+void transfer_rates(model_builder *b);                // at the end: learning rates and decay by class
+
 tensor *position_rotate(model_builder *b, tensor *x, i64 heads);       // position.c: q and k
 tensor *position_embed(model_builder *b, tensor *x);                   // position.c: the embedding
 tensor *attention_slot(model_builder *b, tensor *x);                   // attention.c

@@ -33,6 +33,8 @@ void head_slot(model_builder *b, tensor *h)
     bool tied = of_flag(b, "model.tie_head"), train = b->shape->mode == MODE_TRAIN;
     tensor *w =
         tied ? embedding_table(b) : g_param(b->g, "head.weight", 2, (i64[]){b->vocab, b->width}, &info);
+    tensor *z = h;
+    h = transfer_logits(b, h);
     if (b->shape->logits || b->shape->mode == MODE_DECODE) {
         b->m->logits = g_out(g_node(b->g, OP_linear, IN(h, w), WITH({"f32", 1})), 0);
         b->m->logits->keep = true;
@@ -44,5 +46,5 @@ void head_slot(model_builder *b, tensor *h)
     b->m->loss = g_out(n, 1);
     b->m->objective->keep = true;
     b->m->loss->keep = true;
-    if (train) predict_ahead(b, h, w);
+    if (train) predict_ahead(b, z, w);
 }

@@ -11,6 +11,7 @@
  *   orthogonal orthonormal rows (or columns) times sqrt(outputs/inputs): a map keeps the root mean square of
  * what it reads (at most); s for embedding and head
  *
+ * With muP d is the base model's width, and transfer.c goes on from there.
  * A residual wiring of several streams may want maps back to them smaller (residual_out_factor).
  */
 #include "model/build.h"
@@ -43,15 +44,17 @@ param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
     i64 kind = of_choice(b, "model.init.kind");
     bool out = part == PART_ATTENTION_OUT || part == PART_FFN_OUT;
     double depth = (double)b->layer + 1, truncate = of_number(b, "model.init.truncate");
-    bool by_inputs = kind == INIT_MITCHELL || kind == INIT_LECUN;
+    bool by_inputs = kind == INIT_MITCHELL || kind == INIT_LECUN || transfer_by_inputs(b);
+    bool inner = part != PART_EMBEDDING && part != PART_HEAD;
+    double base = transfer_base(b), n = inner ? (double)inputs : (double)inputs / transfer_ratio(b);
     double std = by_inputs ? NAN : of_number(b, "model.init.std");
-    if (isnan(std)) std = 1 / sqrt(2.5 * (double)b->width);
+    if (isnan(std)) std = 1 / sqrt(2.5 * base);
     if (kind == INIT_MEGATRON && out) std /= sqrt(2 * (double)b->layers);
-    if (kind == INIT_MEGATRON && part == PART_HEAD) std = 1 / sqrt((double)b->width);
+    if (kind == INIT_MEGATRON && part == PART_HEAD) std = 1 / sqrt(base);
     if (kind == INIT_DEPTH && out) std /= sqrt(2 * depth);
-    if (by_inputs) std = 1 / sqrt((double)inputs * (out && kind == INIT_MITCHELL ? 2 * depth : 1));
+    if (by_inputs) std = 1 / sqrt(n * (out && kind == INIT_MITCHELL ? 2 * depth : 1));
     if (out) std *= residual_out_factor(b);
-    return (param_info){
+    param_info info = {
         .kind = part == PART_EMBEDDING ? PARAM_EMBEDDING
                 : part == PART_HEAD    ? PARAM_HEAD
                                        : PARAM_MATRIX,
@@ -59,6 +62,8 @@ param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
         .truncate = isnan(truncate) ? 0 : truncate,
         .rows = part == PART_EMBEDDING,
     };
+    transfer_matrix(b, part, by_inputs, inputs, &info);
+    return info;
 }
 
 param_info init_linear(const model_builder *b, const linear_map *map, int i, i64 inputs)

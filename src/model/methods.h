@@ -29,7 +29,8 @@ typedef struct method_row {
     T(moe_methods)                                                                                           \
     T(embedding_methods)                                                                                     \
     T(head_methods)                                                                                          \
-    T(memory_methods)
+    T(memory_methods)                                                                                        \
+    T(transfer_methods)
 
 enum { MOST_METHODS = 128, MOST_WORDS = 24 };
 /* Fills OUT with all rows in the order of the tables, at most MOST; returns how many there are. */

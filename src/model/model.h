@@ -50,6 +50,9 @@ typedef struct model {
 
 /* ERR_CONFIG names file, line, key and the rule that the configuration breaks. */
 status model_build(arena *a, const config *c, const model_shape *shape, model *out) MUST;
+/* Does train.transfer change what C computes with its weights (not only where they start and how fast they
+ * learn)? */
+bool model_transferred(const config *c);
 /* Copies of every token (model.repeat), itself included. */
 i64 model_copies(const config *c);
 /* The first token whose copies must have been computed, without a gap from there on, so that the logits

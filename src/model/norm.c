@@ -381,7 +381,7 @@ tensor *norm_embedding(model_builder *b, tensor *x)
     place p = {chosen(b), "norm_embedding", 1, of_number(b, "model.norm.eps"), 1, true};
     if (of_is(b, "model.norm.embedding", "true")) return norm(b, &p, x);
     if (b->g->failed || !of_is(b, "model.norm.embedding", "scale")) return x;
-    tensor *factor = scalar(b, &p, "scale", sqrt((double)b->width));
+    tensor *factor = scalar(b, &p, "scale", sqrt(transfer_base(b)));
     return g_out(g_node(b->g, OP_affine, IN(x, factor), WITH({"heads", (double)cols(x)})), 0);
 }
 

@@ -57,7 +57,7 @@ static tensor *deeper(model_builder *b, tensor *h, tensor *w, i64 j)
     if (!b->g->failed && u->dtype != b->shape->stream)
         u = g_out(g_node(b->g, OP_cast, IN(u), WITH({"to", b->shape->stream})), 0);
     h = model_extra_block(b, u);
-    add_loss(b, rms(b, "norm.gain", h), w, j);
+    add_loss(b, transfer_logits(b, rms(b, "norm.gain", h)), w, j);
     return h;
 }
 

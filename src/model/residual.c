@@ -83,11 +83,11 @@ static double scale_of(const model_builder *b, const char *key, double convex)
 }
 static void add_close(model_builder *b, residual *r, branch which, tensor *y)
 {
-    double share = 1 / (2 * (double)b->layers);
+    double share = 1 / (2 * (double)b->layers), c = scale_of(b, "model.residual.branch_scale", share);
     y = norm_around(b, which, NORM_OUT, y);
     r->stream = g_out(g_node(b->g, OP_joint, IN(r->stream, y),
                              WITH({"a", scale_of(b, "model.residual.skip_scale", 1 - share)},
-                                  {"c", scale_of(b, "model.residual.branch_scale", share)})),
+                                  {"c", c * transfer_depth(b)})),
                       0);
     r->stream = norm_around(b, which, NORM_POST, r->stream);
 }
@@ -193,7 +193,7 @@ static tensor *hyper_open(model_builder *b, residual *r, branch which)
 
 static void hyper_close(model_builder *b, residual *r, branch which, tensor *y)
 {
-    close_streams(b, r, norm_around(b, which, NORM_OUT, y));
+    close_streams(b, r, transfer_branch(b, norm_around(b, which, NORM_OUT, y)));
 }
 
 static tensor *hyper_end(model_builder *b, residual *r)
@@ -225,7 +225,7 @@ static tensor *frac_open(model_builder *b, residual *r, branch which)
 
 static void frac_close(model_builder *b, residual *r, branch which, tensor *y)
 {
-    close_streams(b, r, norm_around(b, which, NORM_OUT, y));
+    close_streams(b, r, transfer_branch(b, norm_around(b, which, NORM_OUT, y)));
     r->stream = norm_around(b, which, NORM_POST, r->stream);
 }
 

@@ -91,6 +91,7 @@ static update for_tensor(const optimizer *o, const stored *e, i64 step, double l
     u.lazy = e->rows && o->lazy_rows;
     u.width = e->rows ? row_width(e) : 0;
     u.weight_decay = o->decays[e->param.kind] && !u.lazy ? o->weight_decay : 0;
+    if (e->param.decay_factor > 0) u.weight_decay *= e->param.decay_factor;
     return u;
 }
 

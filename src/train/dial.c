@@ -130,6 +130,11 @@ static status choose_rates(const dial *x, const dial_shape *shape, double tokens
     snprintf(value, sizeof value, "%.2g", lr);
     snprintf(why, sizeof why, "Step Law, arXiv:2503.04715: 1.79 N^-0.713 D^0.307 = %.2g%s; %s", law,
              lr != law ? ", clamped to 1e-4 .. 1e-2" : "", note);
+    if (config_is(x->c, "train.transfer.kind", "mup") && !config_given(x->c, "train.optimizer.lr"))
+        return config_refuse(
+            x->c, "train.transfer.kind",
+            "is mup, which carries the learning rate of base_width to this width, and model.size "
+            "chooses one for this width by Step Law; set train.optimizer.lr");
     TRY(choose(x, "train.optimizer.lr", value, why));
     double batch = dial_batch(tokens);
     i64 rows = 1;
