@@ -18,6 +18,7 @@
     VERB(plan, "say what a run will need")                                                                   \
     VERB(graph, "print the graph of a training step")                                                        \
     VERB(bench, "measure the machine's peaks and a training step's share of them")                           \
+    VERB(doctor, "say what this machine gives to training, and what stands in the way")                      \
     VERB(lab, "try methods together")                                                                        \
     VERB(convert, "turn LayerNorms of a trained model into RMSNorms, exactly")                               \
     VERB(dump, "write down logits, loss and gradients on given tokens")                                      \

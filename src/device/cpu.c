@@ -73,80 +73,41 @@ static i64 affinity_count(void)
     return n > 0 ? n : 1;
 }
 
-/* Our group's path in the v2 hierarchy: the line "0::PATH" of /proc/self/cgroup. False: no v2 hierarchy. */
-static bool own_cgroup(char *path, size_t bytes)
+/* The number in OMP_NUM_THREADS, 0 where it is not set. */
+static status ordered(const char *omp, i64 *out)
 {
-    FILE *f = fopen("/proc/self/cgroup", "r");
-    bool found = false;
-    char line[4096];
-    while (f && !found && fgets(line, sizeof line, f)) {
-        if (strncmp(line, "0::", 3)) continue;
-        line[strcspn(line, "\n")] = 0;
-        found = snprintf(path, bytes, "%s", line + 3) < (int)bytes;
-    }
-    if (f) fclose(f);
-    return found;
-}
-
-/* CPUs that "quota period" of FILE grants, or 0 when there is no limit ("max") or no such file. */
-static double cgroup_quota(const char *file)
-{
-    FILE *f = fopen(file, "r");
-    if (!f) return 0;
-    double quota = 0, period = 0;
-    int n = fscanf(f, "%lf %lf", &quota, &period);
-    fclose(f);
-    return n == 2 && quota > 0 && period > 0 ? quota / period : 0;
-}
-
-/* The tightest cpu.max from GROUP up to the root of the hierarchy; 0: none. */
-static double cgroup_limit(const char *root, const char *group)
-{
-    char path[4096], file[8192];
-    if (snprintf(path, sizeof path, "%s", group) >= (int)sizeof path) return 0;
-    double least = 0;
-    for (;;) {
-        snprintf(file, sizeof file, "%s%s/cpu.max", root, strcmp(path, "/") ? path : "");
-        double cpus = cgroup_quota(file);
-        if (cpus > 0 && (!(least > 0) || cpus < least)) least = cpus;
-        char *slash = strrchr(path, '/');
-        if (!slash) return least;
-        *slash = 0; // "/a/b" -> "/a" -> "" (the root itself) -> done
-    }
+    char first[32]; // the variable may list one number a nesting level: "4,2"
+    *out = 0;
+    if (!omp || !*omp) return OK;
+    snprintf(first, sizeof first, "%.*s", (int)strcspn(omp, ","), omp);
+    if (parse_i64(first, out) && *out >= 1 && *out <= 4096) return OK;
+    return fail(ERR_USAGE, "OMP_NUM_THREADS is '%s'; it must be a number from 1 to 4096", omp);
 }
 
 status cpu_count_threads(const cpu_sources *from, cpu_budget *out)
 {
     cpu_sources s = from ? *from : (cpu_sources){0};
-    char group[4096] = "/";
+    i64 order;
     if (!s.omp_num_threads) s.omp_num_threads = getenv("OMP_NUM_THREADS");
     if (!s.affinity) s.affinity = affinity_count();
-    if (!s.cgroup_root)
-        s.cgroup_root = access("/sys/fs/cgroup/unified/cgroup.controllers", F_OK) ? "/sys/fs/cgroup"
-                                                                                  : "/sys/fs/cgroup/unified";
-    if (!s.cgroup_path && own_cgroup(group, sizeof group)) s.cgroup_path = group;
+    TRY(ordered(s.omp_num_threads, &order));
 
-    *out = (cpu_budget){.threads = s.affinity, .cpus = s.affinity};
-    if (s.omp_num_threads && *s.omp_num_threads) {
-        char first[32]; // the variable may list one number a nesting level: "4,2"
-        snprintf(first, sizeof first, "%.*s", (int)strcspn(s.omp_num_threads, ","), s.omp_num_threads);
-        i64 n;
-        if (!parse_i64(first, &n) || n < 1 || n > 4096)
-            return fail(ERR_USAGE, "OMP_NUM_THREADS is '%s'; it must be a number from 1 to 4096",
-                        s.omp_num_threads);
-        out->threads = n;
-        snprintf(out->why, sizeof out->why, "OMP_NUM_THREADS=%lld%s", (long long)n,
-                 n > s.affinity ? ", more than the CPUs we may run on: this is slow" : "");
-        return OK;
-    }
-    double limit = s.cgroup_path ? cgroup_limit(s.cgroup_root, s.cgroup_path) : 0;
-    if (limit > 0 && limit < (double)s.affinity) {
-        out->threads = MAX(1, (i64)limit);
-        snprintf(out->why, sizeof out->why, "cgroup cpu.max grants %.2f of %lld CPUs", limit,
-                 (long long)s.affinity);
-        return OK;
-    }
+    *out = (cpu_budget){.threads = s.affinity, .cpus = s.affinity, .granted = cgroup_cpus(s.cgroups)};
     snprintf(out->why, sizeof out->why, "%lld CPU%s in the affinity mask", (long long)s.affinity,
              s.affinity == 1 ? "" : "s");
+    if (out->granted > 0 && out->granted < (double)s.affinity) {
+        out->threads = MAX(1, (i64)out->granted);
+        snprintf(out->why, sizeof out->why, "the cgroup grants %.2f of %lld CPUs", out->granted,
+                 (long long)s.affinity);
+    }
+    if (!order) return OK;
+    if (order <= out->threads) {
+        out->threads = order;
+        snprintf(out->why, sizeof out->why, "OMP_NUM_THREADS=%lld", (long long)order);
+    } else {
+        size_t used = strlen(out->why);
+        snprintf(out->why + used, sizeof out->why - used, ", not OMP_NUM_THREADS=%lld; --threads may",
+                 (long long)order);
+    }
     return OK;
 }

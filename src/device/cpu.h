@@ -3,12 +3,13 @@
  *     cpu_facts cpu;
  *     cpu_detect(&cpu);                            // cpu.level = ISA_V4, cpu.name = "AMD EPYC 9555"
  *     cpu_budget budget;
- *     TRY(cpu_count_threads(NULL, &budget));       // budget.threads = 8, budget.why = "cgroup cpu.max ..."
+ *     TRY(cpu_count_threads(NULL, &budget));       // budget.threads = 8, budget.why = "the cgroup grants
+ * ..."
  *
  * A level names one of the tables src/ops is compiled into; a processor with AVX-512 but without its bfloat16
  * instructions counts as v3, because the v4 kernels are built on them. */
 #pragma once
-#include "base/base.h"
+#include "device/cgroup.h"
 
 typedef enum isa {
     ISA_PLAIN, // the compiler's baseline
@@ -31,16 +32,17 @@ void cpu_detect(cpu_facts *out);
 typedef struct cpu_sources {
     const char *omp_num_threads; // value of that variable; "" is not set
     i64 affinity;                // CPUs of the affinity mask
-    const char *cgroup_root;     // a cgroup v2 mount, without trailing slash
-    const char *cgroup_path;     // our own group below it: "/" or "/a/b"
+    const cgroup_source *cgroups;
 } cpu_sources;
 
 typedef struct cpu_budget {
-    i64 threads; // >= 1
-    i64 cpus;    // in the affinity mask
-    char why[160];
+    i64 threads;    // >= 1
+    i64 cpus;       // in the affinity mask
+    double granted; // CPUs by the cgroups; 0: no limit
+    char why[200];
 } cpu_budget;
-/* Threads to use: OMP_NUM_THREADS when set (an order is an order), else the CPUs of the affinity mask,
- * limited by cgroup v2's cpu.max of our group and its ancestors, rounded down (a throttled thread holds up
- * every barrier). FROM may be NULL. ERR_USAGE when OMP_NUM_THREADS is not a number from 1 to 4096. */
+/* Threads to use: the CPUs of the affinity mask, those that the cgroups grant, rounded down (a throttled
+ * thread holds up every barrier), or OMP_NUM_THREADS, whichever is least. More than the CPUs only makes them
+ * wait for each other, so the variable cannot ask for it (device_options.threads can). FROM may be NULL.
+ * ERR_USAGE when OMP_NUM_THREADS is not a number from 1 to 4096. */
 status cpu_count_threads(const cpu_sources *from, cpu_budget *out) MUST;

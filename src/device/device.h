@@ -23,7 +23,7 @@ typedef struct device_facts {
     i64 threads;   // OpenMP's team size, set at opening
     bool bf16;     // oneDNN multiplies bfloat16 itself (otherwise gemm widens to f32: right, but slow)
     char cpu[128]; // the processor's name
-    char why[160]; // why that many threads
+    char why[200]; // why that many threads
 } device_facts;
 
 /* Opens the CPU: chooses the level, sets OpenMP's number of threads, holds oneDNN to a level lower than the

@@ -1,6 +1,7 @@
 /* What a run leaves for others to read: its row in the registry and summary.json. Neither is ever a reason to
  * stop: what fails is said in a line. */
 #include "base/file.h"
+#include "train/libraries.h"
 #include "train/run.h"
 #include <jansson.h>
 #include <limits.h>
@@ -16,7 +17,8 @@ static const char *name_of(const trainer *t, const char *folder)
     return t->o->name ? t->o->name : slash ? slash + 1 : folder;
 }
 
-static registry_run as_registered(const trainer *t, const char *folder, const char *yaml, const char *how)
+static registry_run as_registered(const trainer *t, const char *folder, const char *yaml, const char *how,
+                                  const char *libraries)
 {
     const device_facts *machine = device_about(t->o->device);
     return (registry_run){.id = *t->state.run ? t->state.run : NULL,
@@ -26,7 +28,7 @@ static registry_run as_registered(const trainer *t, const char *folder, const ch
                           .config = yaml,
                           .code = t->state.code,
                           .isa = t->state.isa,
-                          .libraries = "oneDNN",
+                          .libraries = libraries,
                           .host = machine->cpu,
                           .status = how,
                           .threads = machine->threads,
@@ -73,7 +75,9 @@ void record(trainer *t, const char *how)
     char folder[PATH_MAX];
     if (!realpath(t->o->out, folder)) snprintf(folder, sizeof folder, "%s", t->o->out);
     config_write(t->c, &yaml);
-    registry_run r = as_registered(t, folder, yaml.data, how);
+    char libraries[128];
+    libraries_of_results(libraries, sizeof libraries);
+    registry_run r = as_registered(t, folder, yaml.data, how, libraries);
     if (!strcmp(how, "running")) {
         warn(t, registry_open(NULL, REGISTRY_WRITE, &t->registry));
         warn(t, registry_begin(t->registry, &r, t->result->id));

@@ -1,6 +1,5 @@
 /* What a run computes with: see session.h. */
 #include "train/session.h"
-#include "base/file.h"
 #include "base/text.h"
 #include "data/loader.h"
 #include <math.h>
@@ -156,16 +155,9 @@ static status measure(session *s, int what)
 
 double session_memory_there(void)
 {
-    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE), limit;
-    char *text;
-    size_t bytes;
-    status s = file_read("/sys/fs/cgroup/memory.max", &text, &bytes);
-    if (!s) {
-        text[strcspn(text, "\n")] = 0;
-        if (parse_double(text, &limit)) have = fmin(have, limit); // "max": no limit
-        mem_free(text);
-    }
-    status_drop(s);
+    double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    double limit = cgroup_memory(NULL);
+    if (limit > 0) have = fmin(have, limit);
     return have;
 }
 
