@@ -15,10 +15,11 @@ struct average {
     char folder[PATH_MAX]; // of the snapshots
     double decay;
     i64 every, last, taken; // taken: means so far (ema)
-    float *mean;            // layout of the store's masters
+    i64 saved[2]; // steps of the last two checkpoints, -1: none; the newer may still be on its way to disk
+    float *mean;  // layout of the store's masters
     size_t bytes;
 };
-enum { MOST_SNAPSHOTS = 1000 };
+enum { MOST_SNAPSHOTS = 4096 }; // more than three times the largest `last`
 
 status average_open(const config *c, const store *s, const char *folder, i64 steps, i64 tokens_per_step,
                     average **out)
@@ -28,7 +29,8 @@ status average_open(const config *c, const store *s, const char *folder, i64 ste
     *out = NULL;
     if (kind == AVERAGE_NONE) return OK;
     TRY(mem_alloc(sizeof *a, "average of the weights", &a));
-    *a = (average){.kind = (average_kind)kind, .bytes = (size_t)s->elements * sizeof(float)};
+    *a = (average){
+        .kind = (average_kind)kind, .bytes = (size_t)s->elements * sizeof(float), .saved = {-1, -1}};
     snprintf(a->folder, sizeof a->folder, "%s/snapshots", folder);
     i64 every = config_span(c, "train.average.every", steps, tokens_per_step);
     a->every = every > 0 ? every : kind == AVERAGE_EMA ? 1 : MAX(1, steps / 100);
@@ -91,19 +93,36 @@ static i64 entries_of(const store *s, st_entry *out, const float *from)
     return s->n;
 }
 
+/* Is snapshot K of N among the last ones up to step END? */
+static bool is_of(const average *a, const i64 *step, i64 n, i64 k, i64 end)
+{
+    while (n && step[n - 1] > end) n--;
+    return k < n && k + a->last >= n;
+}
+
+/* Removes those that neither the mean of now needs nor that of a checkpoint from which the run may go on. */
+static status retain(const average *a)
+{
+    char path[PATH_MAX + 64];
+    i64 step[MOST_SNAPSHOTS], n = snapshots(a, step);
+    status e = OK;
+    for (i64 k = 0; !e && k < n; k++)
+        if (!is_of(a, step, n, k, INT64_MAX) && !is_of(a, step, n, k, a->saved[0]) &&
+            !is_of(a, step, n, k, a->saved[1]))
+            e = tree_remove(snapshot_path(a, step[k], path));
+    return e;
+}
+
 static status take_snapshot(const average *a, const store *s, i64 at)
 {
     char path[PATH_MAX + 64];
-    i64 step[MOST_SNAPSHOTS];
     st_entry *entries;
     TRY(dir_make(a->folder));
     TRY(mem_alloc((size_t)MAX(s->n, 1) * sizeof *entries, "snapshot", &entries));
     i64 n = entries_of(s, entries, s->master);
     status e = st_save(snapshot_path(a, at, path), entries, n, NULL, 0, NULL);
     mem_free(entries);
-    n = snapshots(a, step);
-    for (i64 k = 0; !e && k + a->last < n; k++) e = tree_remove(snapshot_path(a, step[k], path));
-    return e;
+    return e ? e : retain(a);
 }
 
 /* ---- the mean */
@@ -192,12 +211,14 @@ status average_enter(average *a, store *s, bool *there)
 }
 void average_leave(average *a, store *s) { exchange(a, s); }
 
-status average_save(average *a, const store *s, checkpoint *c, bool end)
+status average_save(average *a, const store *s, checkpoint *c, i64 step, bool end)
 {
     bool there = a && a->taken > 0;
     st_entry *entries;
     char taken[32];
-    if (!a || (a->kind != AVERAGE_EMA && !end)) return OK;
+    if (!a) return OK;
+    a->saved[1] = a->saved[0], a->saved[0] = step;
+    if (a->kind != AVERAGE_EMA && !end) return OK;
     status e = a->kind == AVERAGE_EMA ? OK : mean_of_snapshots(a, s, &there);
     if (!e && there) e = mem_alloc((size_t)MAX(s->n, 1) * sizeof *entries, "average", &entries);
     if (e) checkpoint_abandon(c);
@@ -209,6 +230,21 @@ status average_save(average *a, const store *s, checkpoint *c, bool end)
     return e;
 }
 
+/* What a process killed while it wrote one left behind. */
+static status sweep(const average *a)
+{
+    char path[PATH_MAX + 300];
+    status s = OK;
+    DIR *d = opendir(a->folder);
+    for (struct dirent *e; d && !s && (e = readdir(d));) {
+        if (strncmp(e->d_name, "step_", 5) || !strstr(e->d_name, ".safetensors.tmp-")) continue;
+        snprintf(path, sizeof path, "%s/%s", a->folder, e->d_name);
+        s = tree_remove(path);
+    }
+    if (d) closedir(d);
+    return s;
+}
+
 status average_load(average *a, const store *s, const char *path, i64 step)
 {
     char name[PATH_MAX + 64];
@@ -216,17 +252,27 @@ status average_load(average *a, const store *s, const char *path, i64 step)
     st_file *f;
     if (!a) return OK;
     if (a->kind != AVERAGE_EMA) {
+        TRY(sweep(a));
         i64 n = snapshots(a, at);
         for (i64 k = 0; k < n; k++)
             if (at[k] > step) TRY(tree_remove(snapshot_path(a, at[k], name)));
+        a->saved[0] = path ? step : -1, a->saved[1] = -1;
         return OK;
     }
-    snprintf(name, sizeof name, "%s/average.safetensors", path);
     a->taken = 0;
+    if (!path) return OK;
+    snprintf(name, sizeof name, "%s/average.safetensors", path);
     if (!path_exists(name)) return OK; // saved before the first mean
     TRY(st_open(name, &f));
     const char *taken = st_metadata(f, "taken");
     a->taken = taken ? strtoll(taken, NULL, 10) : 1;
     st_close(f);
     return average_files(s, (const char *const[]){name}, NULL, 1, a->mean);
+}
+
+status average_end(average *a)
+{
+    if (!a || a->kind == AVERAGE_EMA) return OK;
+    a->saved[0] = a->saved[1] = -1;
+    return retain(a);
 }

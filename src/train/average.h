@@ -8,8 +8,9 @@
  *
  * ema   S <- b S + (1 - b) W every `every` steps, b = min(decay^every, (1 + t)/(10 + t))
  * sma   mean of the last `last` snapshots;  wma: with weights 1, 2, ... n
- * Snapshots are FOLDER/snapshots/step_N.safetensors; the mean is summed in double while they are read, so it
- * takes the memory of one model. */
+ * Snapshots are FOLDER/snapshots/step_N.safetensors: the last ones, and those that the mean of the last two
+ * checkpoints would need, should the run go on from there. The mean is formed while they are read, each step
+ * of it in double and kept in f32, so it takes the memory of one model. */
 #pragma once
 #include "config/config.h"
 #include "graph/store.h"
@@ -26,9 +27,12 @@ status average_step(average *a, const store *s, i64 step) MUST;
 status average_enter(average *a, store *s, bool *there) MUST;
 void average_leave(average *a, store *s);
 /* Adds average.safetensors to a checkpoint: always for ema (resuming needs it), for the others at the END. */
-status average_save(average *a, const store *s, checkpoint *c, bool end) MUST;
-/* Resuming at STEP from the checkpoint in PATH: the mean as it was; snapshots of later steps are removed. */
+status average_save(average *a, const store *s, checkpoint *c, i64 step, bool end) MUST;
+/* Resuming at STEP from the checkpoint in PATH: the mean as it was; snapshots of later steps are removed.
+ * PATH NULL, STEP 0: a run starts afresh. */
 status average_load(average *a, const store *s, const char *path, i64 step) MUST;
+/* The last checkpoint is on disk: no other's snapshots are needed any more. */
+status average_end(average *a) MUST;
 /* The mean of N model.safetensors into OUT, which has the layout of the store's masters; WEIGHT NULL: equal
  * ones. ERR_FORMAT: a file that does not fit. */
 status average_files(const store *s, const char *const *path, const double *weight, i64 n, float *out) MUST;

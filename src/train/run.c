@@ -268,7 +268,10 @@ static status begin_at(trainer *t, const char *path)
     tell_mixture(t);
     TRY(read_spans(t));
     TRY(checkpoint_milestones(t->checkpoints, t->milestones, t->n_milestones));
-    if (path) TRY(resume_from(t, path));
+    if (path)
+        TRY(resume_from(t, path));
+    else
+        TRY(average_load(t->average, t->s->store, NULL, 0));
     TRY(write_configs(t));
     snprintf(log, sizeof log, "%s/metrics.jsonl", t->o->out);
     return metrics_open(log, t->state.metrics_offset, &t->log);

@@ -100,7 +100,7 @@ status save_session(checkpoint_store *store, const session *s, const run_state *
     config_write(s->c, &yaml);
     status failed = checkpoint_begin(store, state->step, &c);
     if (!failed) failed = save_tensors(c, s);
-    if (!failed) failed = average_save(mean, s->store, c, end);
+    if (!failed) failed = average_save(mean, s->store, c, state->step, end);
     if (!failed) failed = checkpoint_file(c, "state.json", json, strlen(json));
     if (!failed) failed = checkpoint_file(c, "config.yaml", yaml.data, yaml.bytes);
     if (!failed) failed = checkpoint_file(c, "given.yaml", given->data, given->bytes);

@@ -361,5 +361,6 @@ status train_loop(trainer *t)
         TRY(log_step(t, loss, norm, lr, seconds));
         TRY(after_step(t));
     }
-    return checkpoint_wait(t->checkpoints);
+    TRY(checkpoint_wait(t->checkpoints));
+    return average_end(t->average);
 }
