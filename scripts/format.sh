@@ -15,7 +15,7 @@ if [ -z "$formatter" ]; then
     exit 1
 fi
 sources() {
-    for folder in src include tests; do
+    for folder in src include tests examples; do
         [ ! -d "$folder" ] || find "$folder" -name '*.[ch]' -type f
     done
 }

@@ -167,7 +167,7 @@ status file_commit(file_writer *w)
 
 status file_replace(const char *path, const void *data, size_t bytes)
 {
-    file_writer *w;
+    file_writer *w = NULL;
     TRY(file_create(path, &w));
     TRY(file_write(w, data, bytes));
     return file_commit(w);

@@ -68,7 +68,7 @@ status mul_i64(i64 a, i64 b, i64 *out)
 
 status pad_i64(i64 a, i64 to, i64 *out)
 {
-    i64 sum;
+    i64 sum = 0;
     if (to <= 0) return fail(ERR_FORMAT, "alignment %lld must be positive", (long long)to);
     TRY(add_i64(a, to - 1, &sum));
     *out = sum / to * to;

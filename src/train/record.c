@@ -79,7 +79,7 @@ void record(trainer *t, const char *how)
     libraries_of_results(libraries, sizeof libraries);
     registry_run r = as_registered(t, folder, yaml.data, how, libraries);
     if (!strcmp(how, "running")) {
-        warn(t, registry_open(NULL, REGISTRY_WRITE, &t->registry));
+        if (!t->o->unregistered) warn(t, registry_open(NULL, REGISTRY_WRITE, &t->registry));
         warn(t, registry_begin(t->registry, &r, t->result->id));
         if (t->registry) snprintf(t->state.run, sizeof t->state.run, "%s", t->result->id);
     } else

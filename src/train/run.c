@@ -195,7 +195,7 @@ static void print_plan(const trainer *t)
 static status measure_peak(trainer *t)
 {
     peak_probe *p;
-    if (!t->o->progress && !t->o->profile) return OK; // nobody will ask
+    if ((!t->o->progress || t->o->no_peak) && !t->o->profile) return OK; // nobody will ask
     TRY(peak_probe_open(t->o->device, session_dtype(t->c, t->o->device) == DT_BF16 ? GEMM_BF16 : GEMM_F32,
                         &p));
     for (int k = 0; k < 5; k++) t->peak_gflops = MAX(t->peak_gflops, peak_probe_time(p));

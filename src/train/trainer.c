@@ -304,6 +304,7 @@ static status log_step(trainer *t, double loss, double norm, double lr, double s
     t->o->progress(t->o->context,
                    &(train_progress){.step = t->state.step,
                                      .steps = t->steps,
+                                     .tokens = t->state.tokens_seen,
                                      .loss = loss,
                                      .bits_per_byte = m[1].value,
                                      .validation = t->result->bits_per_byte,

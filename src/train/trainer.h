@@ -15,8 +15,8 @@
 #include <signal.h>
 
 typedef struct train_progress {
-    bool timing; // a step timed before step 0: only step and steps (at most so many) are set
-    i64 step, steps;
+    bool timing;                // a step timed before step 0: only step and steps (at most so many) are set
+    i64 step, steps, tokens;    // tokens: seen so far
     double loss, bits_per_byte; // of the step just done
     double validation;          // bits per byte at the last evaluation; NaN before the first
     double lr, norm, tokens_per_s, share_of_peak, seconds_left;
@@ -28,6 +28,8 @@ typedef struct train_options {
     device *device;
     isa isa;
     bool no_fuse, profile;
+    bool no_peak;                      // progress without share_of_peak: the peak is not measured
+    bool unregistered;                 // the run does not enter the registry
     const char *name;                  // of the run, for the registry; NULL: the folder's last part
     const volatile sig_atomic_t *stop; // not 0: save and leave
     void (*talk)(void *context, const char *line);                   // one line of news, no newline
