@@ -1,6 +1,7 @@
 #!/bin/sh
-# cli_export.sh KEEL: small models of every architecture go out as a folder of Hugging Face's and come back with
-# the same weights to the bit and the same evaluation; shards; models that no architecture computes; damaged folders.
+# cli_export.sh KEEL: small models of every architecture go out as a folder of Hugging Face's and as a GGUF file and come
+# back with the same weights to the bit and the same evaluation; shards; models that no architecture computes; damaged
+# folders and files.
 set -eu
 keel=$(realpath "$1")
 work=$(mktemp -d)
@@ -54,6 +55,7 @@ both() { # ARCHITECTURE MODEL
     expect 0 eval perplexity "$1-in" --json --precision f32 --data "$(echo "$1"/data/shards-*)"
     sed 's/"loss"/\n&/' out | tail -n 1 >after
     cmp -s before after || complain "$1: another loss after export and import"
+    cp before loss
     "$keel" generate "$1" --prompt 'the sea' --max-tokens 12 --temperature 0 --precision f32 >before 2>err || complain "$1: generate"
     "$keel" generate "$1-in" --prompt 'the sea' --max-tokens 12 --temperature 0 --precision f32 >after 2>err || complain "$1-in: generate"
     cmp -s before after || complain "$1: generates another text after export and import"
@@ -62,11 +64,35 @@ both() { # ARCHITECTURE MODEL
         cmp -s "$1-out/$f" "$1-again/$f" || complain "$1: the second export's $f differs"
     done
 }
+# the same as a GGUF file
+gguf() { # ARCHITECTURE
+    expect 0 export "$1" --out "$1.gguf"
+    expect 0 import "$1.gguf" --out "$1-gguf"
+    cmp -s "$(weights "$1")" "$(weights "$1-gguf")" || complain "$1: other weights after GGUF"
+    "$keel" generate "$1-gguf" --prompt 'the sea' --max-tokens 12 --temperature 0 --precision f32 >after 2>err || complain "$1-gguf: generate"
+    cmp -s before after || complain "$1: generates another text after GGUF"
+    expect 0 eval perplexity "$1-gguf" --json --precision f32 --data "$(echo "$1"/data/shards-*)"
+    sed 's/"loss"/\n&/' out | tail -n 1 >loss-after
+    cmp -s loss loss-after || complain "$1: another loss after GGUF"
+    expect 0 export "$1-gguf" --to gguf --out "$1-again.gguf"
+    cmp -s "$1.gguf" "$1-again.gguf" || complain "$1: the second export to GGUF differs"
+    for t in f16 bf16 q8_0 q4_0; do # rounding once more changes nothing
+        expect 0 export "$1" --dtype $t --out "$1-$t.gguf"
+        expect 0 import "$1-$t.gguf" --out "$1-$t"
+        expect 0 export "$1-$t" --dtype $t --out "$1-$t-again.gguf"
+        cmp -s "$1-$t.gguf" "$1-$t-again.gguf" || complain "$1: $t is rounded twice"
+    done
+}
 both gpt2 'bias: true, position: {kind: learned}, norm: {kind: layer, affine: scale_bias}, attention: {heads: 2}, ffn: {kind: mlp, activation: gelu_tanh, width: 80}'
+gguf gpt2
 both llama 'tie_head: false, norm: {eps: 1e-6}, position: {base: 5e5}, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}'
+gguf llama
 both qwen2 'bias: qkv, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}'
+gguf qwen2
 both qwen3 'norm: {preset: pre_qk}, attention: {heads: 4, kv_heads: 2, head_width: 16}, ffn: {width: 48}'
+gguf qwen3
 both olmo2 'tie_head: false, norm: {preset: olmo2}, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}'
+gguf olmo2
 both mistral 'attention: {heads: 4, kv_heads: 2, window: 7}, ffn: {width: 48}'
 
 # bf16 loses what bf16 does, and no more: exporting what came back changes nothing
@@ -99,6 +125,44 @@ expect 0 generate ends-in --prompt '' --max-tokens 3 # it has one to begin with
 train relu 'attention: {heads: 2}, ffn: {width: 48, activation: relu}'
 refused 1 'relu/step_6: no architecture of Hugging Face computes this model; nearest is llama: model.ffn.activation is relu (would have to be silu)' \
     export relu --out x
+
+refused 1 'relu/step_6: no architecture of GGUF computes this model; nearest is llama: model.ffn.activation is relu (would have to be silu)' \
+    export relu --out x.gguf
+refused 1 'mistral/step_6: no architecture of GGUF computes this model; nearest is llama: model.attention.window is 7 (would have to be none)' \
+    export mistral --to gguf --out x
+train gelu 'bias: true, position: {kind: learned}, norm: {kind: layer, affine: scale_bias}, attention: {heads: 2}, ffn: {kind: mlp, activation: gelu, width: 80}'
+refused 1 'gelu/step_6: no architecture of GGUF computes this model; nearest is gpt2: model.ffn.activation is gelu (would have to be gelu_tanh)' \
+    export gelu --out x.gguf
+[ ! -e x ] && [ ! -e x.gguf ] || complain "a refused export leaves a file"
+expect 2 export llama --dtype q8_0 --out x
+[ "$(head -n 1 err)" = "keel export: --dtype=q8_0: a folder of Hugging Face's holds f32, f16 or bf16; add --to=gguf" ] ||
+    complain "q8_0 in a folder"
+
+# OLMo 2 with a tied head: its GGUF holds the head twice, and comes back untied, computing the same
+train tied 'norm: {preset: olmo2}, attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}'
+expect 0 export tied --out tied.gguf
+expect 0 import tied.gguf --out tied-gguf
+"$keel" generate tied --prompt 'the sea' --max-tokens 12 --temperature 0 --precision f32 >before 2>err || complain "tied: generate"
+"$keel" generate tied-gguf --prompt 'the sea' --max-tokens 12 --temperature 0 --precision f32 >after 2>err || complain "tied-gguf: generate"
+cmp -s before after || complain "tied: generates another text after GGUF"
+
+# ---- GGUF files that are damaged or ask for something else
+damaged() { # FROM TO MESSAGE: the first FROM in the file becomes TO, of the same length
+    rm -rf x
+    LC_ALL=C sed "s/$1/$2/" llama.gguf >b.gguf
+    refused 1 "b.gguf: $3" import b.gguf --out x
+    [ ! -e x ] || complain "a refused import leaves a folder"
+}
+damaged 'llama\.block_count' 'llama.block_counT' 'there is no key llama.block_count'
+damaged 'llama' 'mamba' 'general.architecture is mamba; there are gpt2, llama, qwen2, qwen3, olmo2'
+damaged 'tokenizer.ggml.pre' 'tokenizer.ggml.prE' 'there is no string tokenizer.ggml.pre: how its tokenizer cuts text is not known'
+damaged 'gpt-2' 'gpt-7' 'tokenizer.ggml.pre is gpt-7, a pre-tokenizer that Keel does not know'
+damaged 'attn_q.weight' 'attn_Q.weight' 'there is no tensor blk.0.attn_q.weight'
+damaged 'llama.context_length' 'llama.logit_scale...' 'there is no key llama.context_length'
+printf GGUF >b.gguf
+refused 1 'b.gguf: the version needs 4 bytes at 4, but the file ends after 0; it is truncated' import b.gguf --out x
+head -c 100000 llama.gguf >b.gguf
+refused 1 'b.gguf: blk.1.ffn_up.weight ends at byte 101152 of a file of 100000; it is truncated' import b.gguf --out x
 
 # ---- folders that are damaged or ask for something else
 broken() { # SED-EXPRESSION MESSAGE

@@ -1,26 +1,57 @@
-/* keel import: a folder of Hugging Face's as a run to generate from and evaluate.
- * keel export: a trained model as such a folder.
+/* keel import: a folder of Hugging Face's, or a GGUF file, as a run to generate from and evaluate.
+ * keel export: a trained model as such a folder or file.
  *
  *     keel import downloads/smollm --out runs/smollm
  *     keel export runs/a --dtype bf16 --out out/a
+ *     keel export runs/a --to gguf --dtype q8_0 --out a.gguf
  */
 #include "cli/cli.h"
+#include "base/file.h"
+#include "infer/gguf.h"
 #include "infer/hugging_face.h"
 #include <argp.h>
 #include <stdio.h>
 #include <string.h>
 
 typedef struct port_args {
-    const char *from, *out;
-    st_dtype type;
+    const char *from, *out, *to;
+    i64 type; // of types
 } port_args;
+
+static const struct {
+    const char *name;
+    int folder; // an st_dtype; -1: a folder of Hugging Face's has no such
+    gguf_type file;
+} types[] = {{"f32", ST_F32, GGUF_F32},
+             {"f16", ST_F16, GGUF_F16},
+             {"bf16", ST_BF16, GGUF_BF16},
+             {"q8_0", -1, GGUF_Q8_0},
+             {"q4_0", -1, GGUF_Q4_0}};
 
 static const struct argp_option import_options[] = {{"out", 'o', "FOLDER", 0, "The run folder to make", 0},
                                                     {0}};
 static const struct argp_option export_options[] = {
-    {"out", 'o', "FOLDER", 0, "The folder to make", 0},
-    {"dtype", 'd', "TYPE", 0, "f32 or bf16 (default: f32, which loses nothing)", 0},
+    {"out", 'o', "PATH", 0, "The folder or file to make", 0},
+    {"to", 't', "FORMAT", 0, "hugging_face or gguf (default: gguf where PATH ends with .gguf)", 0},
+    {"dtype", 'd', "TYPE", 0,
+     "f32, f16 or bf16, of gguf also q8_0 or q4_0 (default: f32, which loses nothing)", 0},
     {0}};
+
+static bool ends(const char *s, const char *tail)
+{
+    size_t n = strlen(s), k = strlen(tail);
+    return n >= k && !strcmp(s + n - k, tail);
+}
+
+static void check_port(struct argp_state *state, port_args *a)
+{
+    if (!a->from) argp_error(state, "which model?");
+    if (!a->out) argp_error(state, "where to? --out=PATH");
+    if (!a->to) a->to = ends(a->out, ".gguf") ? "gguf" : "hugging_face";
+    if (*a->to == 'h' && types[a->type].folder < 0)
+        argp_error(state, "--dtype=%s: a folder of Hugging Face's holds f32, f16 or bf16; add --to=gguf",
+                   types[a->type].name);
+}
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -29,18 +60,22 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     case 'o':
         a->out = arg;
         return 0;
+    case 't':
+        if (strcmp(arg, "hugging_face") && strcmp(arg, "gguf"))
+            argp_error(state, "--to=%s: expected hugging_face or gguf", arg);
+        a->to = arg;
+        return 0;
     case 'd':
-        if (strcmp(arg, "f32") && strcmp(arg, "bf16"))
-            argp_error(state, "--dtype=%s: expected f32 or bf16", arg);
-        a->type = *arg == 'f' ? ST_F32 : ST_BF16;
+        for (a->type = 0; a->type < COUNT(types) && strcmp(arg, types[a->type].name);) a->type++;
+        if (a->type == COUNT(types))
+            argp_error(state, "--dtype=%s: expected f32, f16, bf16, q8_0 or q4_0", arg);
         return 0;
     case ARGP_KEY_ARG:
         if (a->from) argp_error(state, "one at a time: '%s' and '%s'", a->from, arg);
         a->from = arg;
         return 0;
     case ARGP_KEY_END:
-        if (!a->from) argp_error(state, "which folder?");
-        if (!a->out) argp_error(state, "where to? --out=FOLDER");
+        check_port(state, a);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -58,17 +93,20 @@ status verb_import(int argc, char **argv)
     static const struct argp argp = {
         import_options,
         parse,
-        "FOLDER --out=RUN",
-        "Makes a run folder with one checkpoint, step_0, of a folder of Hugging Face's: config.json, "
-        "model.safetensors or its shards, tokenizer.json, of GPT-2, Llama, Qwen 2, Qwen 3, OLMo 2 and "
-        "Mistral. "
+        "MODEL --out=RUN",
+        "Makes a run folder with one checkpoint, step_0, of a folder of Hugging Face's (config.json, "
+        "model.safetensors or its shards, tokenizer.json) or of a GGUF file (f32, f16, bf16, q8_0, q4_0), of "
+        "GPT-2, Llama, Qwen 2, Qwen 3, OLMo 2 and Mistral. "
         "It can be evaluated, generated from and exported; it holds no optimizer's state to resume from.",
         NULL,
         NULL,
         NULL};
     port_args a = {0};
     TRY(cli_parse(&argp, argc, argv, &a));
-    TRY(hugging_face_import(a.from, a.out));
+    if (path_is_dir(a.from) || !path_exists(a.from))
+        TRY(hugging_face_import(a.from, a.out));
+    else
+        TRY(gguf_import(a.from, a.out));
     printf("%s/step_0\n", a.out);
     return OK;
 }
@@ -78,18 +116,20 @@ status verb_export(int argc, char **argv)
     static const struct argp argp = {
         export_options,
         parse,
-        "MODEL --out=FOLDER",
+        "MODEL --out=PATH",
         "Writes a trained model, a run's folder (its newest checkpoint) or a step_N, as a folder of Hugging "
-        "Face's, of the first of GPT-2, Llama, Qwen 2, Qwen 3, OLMo 2 and Mistral that computes the same; "
-        "where none does, says what would have to change.",
+        "Face's or as a GGUF file, of the first of GPT-2, Llama, Qwen 2, Qwen 3, OLMo 2 and Mistral that "
+        "computes the same; where none does, says what would have to change.",
         NULL,
         NULL,
         NULL};
-    port_args a = {.type = ST_F32};
+    port_args a = {0};
     model_files f;
     TRY(cli_parse(&argp, argc, argv, &a));
     TRY(model_files_open(a.from, talk, NULL, &f));
-    status s = hugging_face_export(&f, a.type, a.out);
+    const gguf_options o = {.type = types[a.type].file, .talk = talk};
+    status s = *a.to == 'g' ? gguf_export(&f, &o, a.out)
+                            : hugging_face_export(&f, (st_dtype)types[a.type].folder, a.out);
     if (!s) printf("%s\n", a.out);
     model_files_close(&f);
     return s;

@@ -3,14 +3,10 @@
  * Export chooses the first architecture that, read back, says the same of every key of the model: what import
  * reads is the one definition of what a folder can express. */
 #define _GNU_SOURCE
-#include "infer/hugging_face_parts.h"
 #include "base/file.h"
-#include "graph/store.h"
-#include "model/model.h"
+#include "infer/port.h"
+#include "infer/values.h"
 #include "ops/op.h"
-#include "train/checkpoint.h"
-#include "train/save.h"
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -122,45 +118,18 @@ static const st_entry *shards_find(const shards *x, const char *name)
 
 /* ---- in */
 
-static float half_to_f32(u16 h)
-{
-    int exponent = h >> 10 & 31, fraction = h & 1023;
-    double x = exponent == 31 ? fraction ? NAN : INFINITY
-               : exponent     ? ldexp(1024 + fraction, exponent - 25)
-                              : ldexp(fraction, -24);
-    return (float)(h >> 15 ? -x : x);
-}
-
 static float value_at(const st_entry *e, i64 i)
 {
     float f;
     u16 h;
     if (e->dtype == ST_F32) return memcpy(&f, (const char *)e->data + 4 * i, 4), f;
     memcpy(&h, (const char *)e->data + 2 * i, 2);
-    if (e->dtype == ST_F16) return half_to_f32(h);
+    if (e->dtype == ST_F16) return f16_to_f32(h);
     u32 bits = (u32)h << 16;
     return memcpy(&f, &bits, 4), f;
 }
 
-typedef struct side {
-    const hf_architecture *a;
-    config *c;
-    model m;
-    store *s;
-    i64 query, wide; // rows of q; of q, k and v
-} side;
-
-static status build(arena *a, side *x)
-{
-    TRY(model_build(a, x->c, &(model_shape){.rows = 1, .tokens = 1, .mode = MODE_EVALUATE}, &x->m));
-    const tensor *q = g_find(x->m.g, "blocks.0.attention.q.weight"),
-                 *k = g_find(x->m.g, "blocks.0.attention.k.weight");
-    if (q) x->query = q->dim[0];
-    if (q && k) x->wide = q->dim[0] + 2 * k->dim[0];
-    return OK;
-}
-
-static status find_source(const side *x, const shards *from, const char *folder, const tensor *t, hf_place *p,
+static status find_source(const port *x, const shards *from, const char *folder, const tensor *t, hf_place *p,
                           const st_entry **out)
 {
     TRY(hf_place_of(x->a, t, x->wide, x->query, p));
@@ -194,7 +163,7 @@ static bool ends(const char *s, const char *tail)
 }
 
 /* Every tensor of the folder must be somebody's: a bias left over is another model. */
-static status check_leftovers(const side *x, const shards *from, const char *folder)
+static status check_leftovers(const port *x, const shards *from, const char *folder)
 {
     i64 others = 0;
     const char *first = NULL;
@@ -220,7 +189,7 @@ static status check_leftovers(const side *x, const shards *from, const char *fol
                           folder, first, (long long)others - 1, x->a->type);
 }
 
-static status fill(side *x, const shards *from, const char *folder)
+static status fill(port *x, const shards *from, const char *folder)
 {
     hf_place p;
     const st_entry *e;
@@ -234,48 +203,13 @@ static status fill(side *x, const shards *from, const char *folder)
     return OK;
 }
 
-static const char fresh_state[] =
-    "{\"step\": 0, \"position\": 0, \"tokens_seen\": 0, \"bytes_seen\": 0, \"metrics_offset\": 0, "
-    "\"seconds\": 0.0,\n"
-    " \"identity\": \"\", \"data\": \"\", \"run\": \"\", \"code\": \"\", \"isa\": \"\", \"threads\": 1}\n";
-
-static status write_run(arena *a, const side *x, const char *tokens, size_t token_bytes, const char *out)
-{
-    checkpoint_store *folder;
-    checkpoint *c;
-    text yaml = {0};
-    st_entry *entry = arena_array(a, st_entry, x->s->n + 1);
-    i64 n = 0;
-    for (i64 i = 0; i < x->s->n; i++) {
-        const stored *e = &x->s->entry[i];
-        if (e->role != ROLE_PARAM) continue;
-        entry[n] = (st_entry){.name = e->path, .dtype = ST_F32, .n_dims = e->ndim, .data = e->master};
-        for (int k = 0; k < e->ndim; k++) entry[n].dims[k] = e->dim[k];
-        n++;
-    }
-    TRY(checkpoint_open(out, &(checkpoint_options){0}, &folder));
-    config_write(x->c, &yaml);
-    status s = checkpoint_begin(folder, 0, &c);
-    if (!s) s = checkpoint_arrays(c, "model.safetensors", entry, n, NULL, 0);
-    if (!s) s = checkpoint_file(c, "config.yaml", yaml.data, yaml.bytes);
-    if (!s) s = checkpoint_file(c, "given.yaml", yaml.data, yaml.bytes);
-    if (!s) s = checkpoint_file(c, "state.json", fresh_state, sizeof fresh_state - 1);
-    if (!s && tokens) s = checkpoint_file(c, "tokenizer.json", tokens, token_bytes);
-    if (!s) s = checkpoint_finish(c);
-    text_free(&yaml);
-    status closed = checkpoint_close(folder);
-    if (!s) return closed;
-    status_drop(closed);
-    return s;
-}
-
-static status import_into(arena *a, side *x, const char *folder, const char *out)
+static status import_into(arena *a, port *x, const char *folder, const char *out)
 {
     char path[4096], *tokens = NULL;
     size_t bytes = 0;
     tokenizer *t;
     shards *from = NULL;
-    TRY(build(a, x));
+    TRY(port_build(a, x));
     snprintf(path, sizeof path, "%s/tokenizer.json", folder);
     TRY(shards_open(folder, &from));
     hf_place p;
@@ -293,7 +227,7 @@ static status import_into(arena *a, side *x, const char *folder, const char *out
         if (!s) tokenizer_close(t);
         if (!s) s = file_read(path, &tokens, &bytes);
     }
-    if (!s) s = write_run(a, x, tokens, bytes, out);
+    if (!s) s = port_write_run(a, x, tokens, bytes, out);
     mem_free(tokens);
     return s;
 }
@@ -313,7 +247,7 @@ status hugging_face_import(const char *folder, const char *out)
     arena *a;
     char path[4096];
     json_t *j;
-    side x = {0};
+    port x = {0};
     if (!path_is_dir(folder)) return fail(ERR_INPUT, "%s: no such folder", folder);
     if (path_exists(out)) return fail(ERR_INPUT, "%s is there already; name a new folder", out);
     snprintf(path, sizeof path, "%s/config.json", folder);
@@ -323,8 +257,7 @@ status hugging_face_import(const char *folder, const char *out)
     s = choose(path, j, &x.a);
     if (!s) s = hf_config(x.a, path, j, &x.c);
     if (!s) s = import_into(a, &x, folder, out);
-    store_close(x.s);
-    if (x.m.g) graph_close(x.m.g);
+    port_close(&x);
     config_close(x.c);
     json_decref(j);
     arena_close(a);
@@ -333,104 +266,10 @@ status hugging_face_import(const char *folder, const char *out)
 
 /* ---- out */
 
-/* Keys that say how a model is trained, not what it computes; and those compared by their effect. */
-static bool compared(const config_key *k)
-{
-    static const char *const apart[] = {"model.preset",
-                                        "model.size",
-                                        "model.override",
-                                        "model.dropout",
-                                        "model.norm.preset",
-                                        "model.norm.out_gain",
-                                        "model.norm.mix_share",
-                                        "model.ffn.width",
-                                        "model.attention.kv_heads",
-                                        "model.head.z_loss",
-                                        "model.attention.head_width"};
-    if (strncmp(k->path, "model.", 6) || strstr(k->path, "[]") || !strncmp(k->path, "model.init.", 11) ||
-        !strncmp(k->path, "model.head.predict", 18))
-        return false;
-    for (i64 i = 0; i < COUNT(apart); i++)
-        if (!strcmp(apart[i], k->path)) return false;
-    return true;
-}
-
-static bool same_value(const config *a, const config *b, i64 layer, const config_key *k)
-{
-    double x = NAN, y = NAN;
-    if (k->type == KEY_NUMBER)
-        x = config_number_at(a, layer, k->path), y = config_number_at(b, layer, k->path);
-    if (!strcmp(k->path, "model.norm.inner_eps")) {
-        if (isnan(x)) x = config_number_at(a, layer, "model.norm.eps");
-        if (isnan(y)) y = config_number_at(b, layer, "model.norm.eps");
-    }
-    if (!isnan(x) && !isnan(y)) return fabs(x - y) <= 1e-7 * fabs(x); // config.json holds what f32 would
-    return !strcmp(config_text_at(a, layer, k->path), config_text_at(b, layer, k->path));
-}
-
-/* Lists what A's config would have to say to be B's; returns how many keys. */
-static i64 differences(const config *a, const config *b, text *out)
-{
-    key_list keys;
-    i64 n = 0, layers = config_count(a, "model.layers");
-    config_keys(&keys);
-    for (i64 i = 0; i < keys.n; i++) {
-        const config_key *k = keys.rows[i];
-        // a key that only A has belongs to a kind, whose own key differs
-        bool asked = compared(k) || (!strcmp(k->path, "train.transfer.kind") && model_transferred(a));
-        if (!asked || !config_applies(a, k->path) || !config_applies(b, k->path)) continue;
-        i64 layer = -1;
-        if (same_value(a, b, -1, k))
-            for (layer = 0; layer < layers && same_value(a, b, layer, k); layer++) continue;
-        if (layer == layers) continue;
-        text_add(out, "%s%s is %s", n++ ? ", " : "", k->path, config_text_at(a, layer, k->path));
-        if (layer >= 0) text_add(out, " in layer %lld", (long long)layer);
-        text_add(out, " (would have to be %s)", config_text_at(b, layer, k->path));
-    }
-    return n;
-}
-
-typedef struct outcome {
-    const hf_architecture *a;
-    config *c; // as import would read it
-    json_t *j;
-} outcome;
-
-static void drop(outcome *o)
-{
-    config_close(o->c);
-    json_decref(o->j);
-    *o = (outcome){0};
-}
-
-static status match(const model_files *f, i64 ffn_width, st_dtype type, outcome *out)
-{
-    text best = {0};
-    const char *nearest = "gpt2";
-    i64 least = INT64_MAX;
-    for (i64 i = 0; i < HF_ARCHITECTURES; i++) {
-        text said = {0};
-        *out = (outcome){.a = &hf_architectures[i]};
-        out->j = hf_describe(out->a, f->config, ffn_width, type);
-        status s = hf_config(out->a, "config.json", out->j, &out->c);
-        i64 n = s ? INT64_MAX : differences(f->config, out->c, &said);
-        status_drop(s); // an activation, say, that this type has no word for
-        if (!n) return text_free(&said), text_free(&best), OK;
-        if (n < least) {
-            text swap = best;
-            best = said, said = swap, least = n, nearest = out->a->type;
-        }
-        text_free(&said);
-        drop(out);
-    }
-    status s = fail(ERR_CONFIG, "%s: no architecture of Hugging Face computes this model; nearest is %s: %s",
-                    f->folder, nearest, best.data ? best.data : "its activation has no name there");
-    text_free(&best);
-    return s;
-}
+static const port_target hugging_face = {"architecture of Hugging Face", NULL};
 
 /* One file of all tensors, in the order of the parameters. */
-static status write_tensors(arena *a, const side *x, const st_file *weights, st_dtype type, const char *path)
+static status write_tensors(arena *a, const port *x, const st_file *weights, st_dtype type, const char *path)
 {
     i64 n = 0, most = x->m.g->n_tensors;
     st_entry *entry = arena_array(a, st_entry, most + 1);
@@ -485,7 +324,7 @@ static status write_json(const char *folder, const char *name, const json_t *j)
     return s;
 }
 
-static status write_folder(arena *a, const side *x, const model_files *f, json_t *j, st_dtype type,
+static status write_folder(arena *a, const port *x, const model_files *f, json_t *j, st_dtype type,
                            const char *out)
 {
     char path[4096];
@@ -510,13 +349,12 @@ static status write_folder(arena *a, const side *x, const model_files *f, json_t
 status hugging_face_export(const model_files *f, st_dtype type, const char *out)
 {
     arena *a;
-    outcome o = {0};
-    side x = {.c = f->config};
+    port_match o = {0};
+    port x = {.c = f->config};
     if (path_exists(out)) return fail(ERR_INPUT, "%s is there already; name a new folder", out);
     TRY(arena_open(&a));
-    status s = build(a, &x);
-    const tensor *up = s ? NULL : g_find(x.m.g, "blocks.0.ffn.up.weight");
-    if (!s) s = match(f, up && up->ndim == 2 ? up->dim[0] : 1, type, &o);
+    status s = port_build(a, &x);
+    if (!s) s = port_match_open(f, &x, &hugging_face, type, &o);
     x.a = o.a;
     for (i64 i = 0; !s && i < x.m.g->n_tensors; i++) {
         hf_place p; // each has a place, or nothing is written
@@ -524,8 +362,8 @@ status hugging_face_export(const model_files *f, st_dtype type, const char *out)
             s = hf_place_of(x.a, x.m.g->tensors[i], x.wide, x.query, &p);
     }
     if (!s) s = write_folder(a, &x, f, o.j, type, out);
-    drop(&o);
-    if (x.m.g) graph_close(x.m.g);
+    port_match_drop(&o);
+    port_close(&x);
     arena_close(a);
     return s;
 }

@@ -15,6 +15,7 @@
 typedef struct hf_architecture {
     const char *type, *class; // model_type, architectures[0]
     const char *settings;     // what the type alone says, parted by spaces
+    const char *gguf;         // general.architecture of a GGUF file
     bool gpt2;                // keys and names of GPT-2, which the later ones replaced
     double eps;               // where config.json names none
 } hf_architecture;

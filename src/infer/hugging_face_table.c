@@ -10,12 +10,12 @@ const hf_architecture hf_architectures[HF_ARCHITECTURES] = {
     {"gpt2", "GPT2LMHeadModel",
      "model.position.kind=learned model.bias=true model.norm.kind=layer model.norm.affine=scale_bias "
      "model.ffn.kind=mlp",
-     true, 1e-5},
-    {"llama", "LlamaForCausalLM", ROPE "model.norm.preset=pre", false, 1e-6},
-    {"qwen2", "Qwen2ForCausalLM", ROPE "model.norm.preset=pre model.bias=qkv", false, 1e-6},
-    {"qwen3", "Qwen3ForCausalLM", ROPE "model.norm.preset=pre_qk", false, 1e-6},
-    {"olmo2", "Olmo2ForCausalLM", ROPE "model.norm.preset=olmo2", false, 1e-5},
-    {"mistral", "MistralForCausalLM", ROPE "model.norm.preset=pre", false, 1e-6},
+     "gpt2", true, 1e-5},
+    {"llama", "LlamaForCausalLM", ROPE "model.norm.preset=pre", "llama", false, 1e-6},
+    {"qwen2", "Qwen2ForCausalLM", ROPE "model.norm.preset=pre model.bias=qkv", "qwen2", false, 1e-6},
+    {"qwen3", "Qwen3ForCausalLM", ROPE "model.norm.preset=pre_qk", "qwen3", false, 1e-6},
+    {"olmo2", "Olmo2ForCausalLM", ROPE "model.norm.preset=olmo2", "olmo2", false, 1e-5},
+    {"mistral", "MistralForCausalLM", ROPE "model.norm.preset=pre", "llama", false, 1e-6},
 };
 
 const hf_architecture *hf_architecture_named(const char *type)

@@ -179,12 +179,23 @@ i32 tokenizer_special(const tokenizer *t, const char *content)
     return -1;
 }
 
+static i32 first_special(const tokenizer *t, const char *const *names)
+{
+    i32 id = -1;
+    for (; id < 0 && *names; names++) id = tokenizer_special(t, *names);
+    return id;
+}
+
 i32 tokenizer_end(const tokenizer *t)
 {
-    static const char *const ends[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"};
-    i32 id = -1;
-    for (i64 i = 0; i < COUNT(ends) && id < 0; i++) id = tokenizer_special(t, ends[i]);
-    return id;
+    static const char *const ends[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", NULL};
+    return first_special(t, ends);
+}
+
+i32 tokenizer_start(const tokenizer *t)
+{
+    static const char *const starts[] = {"<|begin_of_text|>", "<s>", "<bos>", NULL};
+    return first_special(t, starts);
 }
 
 /* Everything is hashed with its length, little-endian, so that no two contents share a stream of bytes. */

@@ -76,6 +76,8 @@ i32 tokenizer_special(const tokenizer *t, const char *content);
 /* The token that ends a text, and stands before the next: the first of these that T has; -1: none. */
 i32 tokenizer_end(const tokenizer *t);
 #define TOKENIZER_ENDS "<|endoftext|>, <|end_of_text|>, </s> or <eos>"
+/* The token that begins a text in files of other programs: <|begin_of_text|>, <s> or <bos>; -1: none. */
+i32 tokenizer_start(const tokenizer *t);
 /* Added tokens in order of id: how many, and the I-th. */
 typedef struct added_token {
     i32 id;
