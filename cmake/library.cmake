@@ -40,7 +40,7 @@ add_custom_target(keel_archive ALL DEPENDS ${ARCHIVE})
 
 # ---- installing. keel.pc and the package find themselves, so that an installed tree can be moved.
 include(CMakePackageConfigHelpers)
-set(LIBRARY_REQUIRES "jansson, libfyaml, libpcre2-8, sqlite3, libxxhash, zlib, libzstd")
+list(JOIN MODULES ", " LIBRARY_REQUIRES)
 set(LIBRARY_LINKS "-ldnnl -lutf8proc -lgomp -lm -lpthread")
 set(PACKAGE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/keel)
 file(RELATIVE_PATH PC_TO_PREFIX /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)

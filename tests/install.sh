@@ -60,6 +60,9 @@ if [ "$3" = 0 ]; then # the sanitizers add names of their own
 fi
 holds "the soname has major and minor" \
     sh -c 'readelf -d "$1" | grep -q "SONAME.*\[libkeel.so.$2\]"' - "$libdir/libkeel.so" "$minor"
+# Parts that only the command has (the board, the list of all libraries) must stay out of reach of the library's.
+holds "the library needs no HTTP server" \
+    sh -c '! readelf -d "$1" | grep -q "NEEDED.*microhttpd"' - "$libdir/libkeel.so"
 
 # ---- the header, as the strictest of its readers: C99, and C++ where there is a compiler
 printf '#include <keel/keel.h>\nint main(void) { return keel_version_number() != KEEL_VERSION_NUMBER; }\n' >"$work/a.c"

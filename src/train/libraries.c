@@ -1,8 +1,6 @@
 /* libraries: each is asked for its version at run time. */
 #include "train/libraries.h"
 #define PCRE2_CODE_UNIT_WIDTH 8
-#include <dnnl.h>
-#include <gnu/libc-version.h>
 #include <jansson.h>
 #include <libfyaml.h>
 #include <microhttpd.h>
@@ -28,16 +26,9 @@ static void word(library *l, const char *version)
 
 i64 libraries(library out[MOST_LIBRARIES])
 {
-    const dnnl_version_t *dnnl = dnnl_version();
     char pcre2[64] = "";
-    i64 n = 0;
+    i64 n = result_libraries(out);
     pcre2_config(PCRE2_CONFIG_VERSION, pcre2);
-    out[n] = (library){.name = "oneDNN", .results = true};
-    number(&out[n++], (unsigned)dnnl->major, (unsigned)dnnl->minor, (unsigned)dnnl->patch);
-    out[n] = (library){.name = "glibc", .results = true}; // expf and its like
-    word(&out[n++], gnu_get_libc_version());
-    out[n] = (library){.name = "OpenMP", .results = true};
-    snprintf(out[n++].version, sizeof out->version, "%d", _OPENMP); // libgomp tells no version
     const struct {
         const char *name, *version;
     } rest[] = {{"SQLite", sqlite3_libversion()},
@@ -56,16 +47,4 @@ i64 libraries(library out[MOST_LIBRARIES])
     out[n] = (library){.name = "xxHash"};
     number(&out[n++], xxhash / 10000, xxhash / 100 % 100, xxhash % 100);
     return n;
-}
-
-void libraries_of_results(char *out, size_t bytes)
-{
-    library all[MOST_LIBRARIES];
-    i64 n = libraries(all);
-    size_t used = 0;
-    *out = 0;
-    for (i64 i = 0; i < n; i++)
-        if (all[i].results && used < bytes)
-            used += (size_t)snprintf(out + used, bytes - used, "%s%s %s", used ? ", " : "", all[i].name,
-                                     all[i].version);
 }

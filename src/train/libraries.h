@@ -15,4 +15,5 @@ typedef struct library {
     bool results; // the bits of a run may depend on it
 } library;
 i64 libraries(library out[MOST_LIBRARIES]);
+i64 result_libraries(library out[MOST_LIBRARIES]); // only those with results set: the first of the list
 void libraries_of_results(char *out, size_t bytes);
