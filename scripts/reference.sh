@@ -26,7 +26,7 @@ section() { # section LEVEL COMMAND...
 }
 
 # The words of the list in a usage text: "  name   what it does".
-words() { sed -n 's/^  \([a-z][a-z]*\)  .*/\1/p'; }
+words() { sed -n 's/^  \([a-z][a-z]*\) .*/\1/p'; }
 
 cli() {
     cat <<'END'
@@ -35,11 +35,10 @@ cli() {
 Written by `sh scripts/reference.sh` from the `--help` of every verb; a test compares this page with the program.
 
 Data goes to standard output, talk to standard error; `--json` where a machine may read. Progress is shown on a
-terminal only. `KEEL_REGISTRY` names the registry of runs, `KEEL_FAULT` makes an operation fail (for tests, see
-[reliability](reliability.md)); `OMP_NUM_THREADS`, the affinity mask and cgroup limits decide the number of threads.
+terminal only. `KEEL_FAULT` makes an operation fail (for tests, see [reliability](reliability.md)).
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the loss or gradient was not finite, 128 + n stopped by signal n (the
-state is saved).
+The same pages for `man`, and completion for bash, zsh and fish, are written by the build into `build/man` and
+`build/completions`, from the same tables.
 
 ```
 END

@@ -29,7 +29,7 @@ typedef struct peak_args {
 
 static const struct argp_option peak_options[] = {
     {"json", OPT_JSON, 0, 0, "Print one flat JSON object", 0},
-    {"isa", OPT_ISA, "LEVEL", 0, "Instruction-set level: plain, v3, v4 (default: the best)", 0},
+    {"isa", OPT_ISA, "plain|v3|v4", 0, "Kernels of this level (default: the best this machine has)", 0},
     {"threads", OPT_THREADS, "N", 0, "Threads (default: the CPUs we may use)", 0},
     {0}};
 

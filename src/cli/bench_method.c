@@ -46,11 +46,12 @@ typedef struct bench_args {
 } bench_args;
 
 static const struct argp_option options[] = {
-    {"preset", OPT_PRESET, "NAME", 0, "The model (default llama-135m; key=value arguments change it)", 0},
-    {"batch", OPT_BATCH, "B", 0, "Sequences a step (default 2)", 0},
-    {"context", OPT_CONTEXT, "T", 0, "Tokens a sequence (default 1024)", 0},
-    {"precision", OPT_PRECISION, "P", 0, "f32 or bf16 (default: bf16 where the machine has it)", 0},
-    {"pairs", OPT_PAIRS, "N", 0, "Pairs of steps counted, after 2 to warm up (default 10)", 0},
+    {"preset", OPT_PRESET, "NAME", 0, "The model (default: llama-135m; key=value arguments change it)", 0},
+    {"batch", OPT_BATCH, "B", 0, "Sequences a step (default: 2)", 0},
+    {"context", OPT_CONTEXT, "T", 0, "Tokens a sequence (default: 1024)", 0},
+    {"precision", OPT_PRECISION, "f32|bf16", 0,
+     "Storage of activations (default: bf16 where the machine has it)", 0},
+    {"pairs", OPT_PAIRS, "N", 0, "Pairs of steps counted, after 2 to warm up (default: 10)", 0},
     {"against", OPT_AGAINST, "SETTINGS", 0,
      "What to compare with, as 'key=value key=value' (default: what the method's row says)", 0},
     {"all", OPT_ALL, 0, 0, "Every method, one after the other", 0},

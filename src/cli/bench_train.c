@@ -46,10 +46,11 @@ typedef struct bench_args {
 
 static const struct argp_option options[] = {
     {"preset", OPT_PRESET, "NAME", 0, "A model preset (key=value arguments change it further)", 0},
-    {"batch", OPT_BATCH, "B", 0, "Sequences a step (default 2)", 0},
+    {"batch", OPT_BATCH, "B", 0, "Sequences a step (default: 2)", 0},
     {"context", OPT_CONTEXT, "T", 0, "Tokens a sequence (default: the preset's)", 0},
-    {"precision", OPT_PRECISION, "P", 0, "f32 or bf16 (default: bf16 where the machine has it)", 0},
-    {"steps", OPT_STEPS, "N", 0, "Steps counted, after 3 to warm up (default 10)", 0},
+    {"precision", OPT_PRECISION, "f32|bf16", 0,
+     "Storage of activations (default: bf16 where the machine has it)", 0},
+    {"steps", OPT_STEPS, "N", 0, "Steps counted, after 3 to warm up (default: 10)", 0},
     {"profile", OPT_PROFILE, 0, 0, "Print time, GFLOP/s and GB/s of every op to stderr", 0},
     {"no-fuse", OPT_NO_FUSE, 0, 0, "Leave the graph without rewrites", 0},
     {"json", OPT_JSON, 0, 0, "Print one flat JSON object", 0},

@@ -24,11 +24,35 @@
     VERB(dump, "write down logits, loss and gradients on given tokens")                                      \
     VERB(import, "make a run of a folder of Hugging Face's")                                                 \
     VERB(export, "write a trained model as a folder of Hugging Face's")                                      \
-    VERB(op, "list, check, time and evaluate operations")
+    VERB(op, "list, check, time and evaluate operations")                                                    \
+    VERB(help, "explain a verb, or print its manual page")                                                   \
+    VERB(completion, "print what makes a shell complete keel's command lines")
+/* What is true of every verb, for `keel --help` and the manual pages. */
+#define OPTIONS(OPTION)                                                                                      \
+    OPTION("--help", "Say what there is; behind a verb: explain it")                                         \
+    OPTION("--version", "Print the version: the release and a digest of the sources")
+#define EXITS(EXIT)                                                                                          \
+    EXIT("0", "done")                                                                                        \
+    EXIT("1", "failed; the last line on standard error says why")                                            \
+    EXIT("2", "wrong usage: nothing was done")                                                               \
+    EXIT("3", "diverged: the loss or a gradient was not finite")                                             \
+    EXIT("128+n", "stopped by signal n; a training run has saved its state")
+#define VARIABLES(VARIABLE)                                                                                  \
+    VARIABLE("KEEL_REGISTRY", "the registry of runs, a file")                                                \
+    VARIABLE("OMP_NUM_THREADS",                                                                              \
+             "at most so many threads; the CPUs we may use and a cgroup's limit bound it")                   \
+    VARIABLE("XDG_DATA_HOME", "where keel/runs.db lies, the registry (default: ~/.local/share)")             \
+    VARIABLE("TMPDIR", "where data live that are removed again (default: /tmp)")
 #define VERB(name, help) status verb_##name(int argc, char **argv);
 VERBS(VERB)
 #undef VERB
 
+/* What main does with {"keel", VERB, ...}; fails instead of exiting. */
+status cli_run(int argc, char **argv) MUST;
+
 typedef struct argp argp_t;
 /* argp_parse with Keel's manners: usage errors exit with 2, options after arguments allowed. */
 status cli_parse(const struct argp *argp, int argc, char **argv, void *input) MUST;
+/* The mark with which describe.c asks: called with {"keel VERB", cli_describe, (char *)&argp}, cli_parse
+ * copies the table and fails. It is known by its address, so nothing typed can be it. */
+extern char cli_describe[];

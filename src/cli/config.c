@@ -14,7 +14,7 @@ typedef struct arguments {
 } arguments;
 
 static const char usage[] = "explain [KEY]\nresolve [CONFIG] [KEY=VALUE...]\nreference";
-static const char doc[] = "Explain configuration keys; print the configuration a run would see.\v"
+static const char doc[] = "Explains configuration keys; prints the configuration a run would see.\v"
                           "  explain    a key's meaning, values and default; a group's keys; all keys\n"
                           "  resolve    every key's value: defaults, presets, file, command line\n"
                           "  reference  the page docs/configuration.md\n\n"
@@ -136,7 +136,7 @@ static status reference(const arguments *args)
 
 status verb_config(int argc, char **argv)
 {
-    static const struct argp_option options[] = {{"json", 'j', 0, 0, "print JSON (explain, resolve)", 0},
+    static const struct argp_option options[] = {{"json", 'j', 0, 0, "Print JSON (explain, resolve)", 0},
                                                  {0}};
     static const struct argp argp = {options, parse, usage, doc, NULL, NULL, NULL};
     arguments args = {0};

@@ -14,7 +14,8 @@ typedef struct convert_args {
 } convert_args;
 
 static const struct argp_option options[] = {
-    {"to", 't', "FORM", 0, "rms: RMSNorm of a centred stream; crms: that stream without its last value", 0},
+    {"to", 't', "rms|crms", 0, "rms: RMSNorm of a centred stream; crms: that stream without its last value",
+     0},
     {"out", 'o', "FOLDER", 0, "The run folder to make", 0},
     {0}};
 

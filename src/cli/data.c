@@ -367,26 +367,25 @@ static status data_bigram(data_args *a) { return with_dataset(a, print_bigram); 
 #define DOCUMENT                                                                                             \
     {                                                                                                        \
         "document", OPT_DOCUMENT, "RULE", 0,                                                                 \
-            "auto (default): cut files over 1 MiB at a blank line before an unindented one; file; "          \
-            "blank_line; or the string between documents",                                                   \
+            "How files are cut into documents: auto (default), files over 1 MiB at a blank line before "     \
+            "an unindented one; file; blank_line; or the string between documents",                          \
             0                                                                                                \
     }
 #define FIELD                                                                                                \
     {                                                                                                        \
-        "field", OPT_FIELD, "NAME", 0, "The field of JSONL records that holds the text (default text)", 0    \
+        "field", OPT_FIELD, "NAME", 0, "The field of JSONL records that holds the text (default: text)", 0   \
     }
 static const struct argp_option build_table[] = {
     {"tokenizer", OPT_TOKENIZER, "FILE", 0, "The tokenizer.json or .tiktoken file to encode with", 0},
     {"out", OPT_OUT, "FOLDER", 0, "The folder to make; appears when it is complete", 0},
     {"validation", OPT_VALIDATION, "SHARE|PATH", 0,
-     "Documents held out: a share by hash (default 1%), 0, or other text", 0},
+     "Documents held out: a share by hash, 0, or other text (default: 1%)", 0},
     DOCUMENT,
     FIELD,
-    {"dedup", OPT_DEDUP, "KIND", 0,
-     "Drop documents that repeat earlier ones: exact (but for white space), minhash (nearly); none (default)",
-     0},
-    {"special", OPT_SPECIAL, "MODE", 0,
-     "Special tokens' strings in the text: plain (default), allowed, forbid", 0},
+    {"dedup", OPT_DEDUP, "none|exact|minhash", 0,
+     "Drop documents that repeat earlier ones, exactly (but for white space) or nearly (default: none)", 0},
+    {"special", OPT_SPECIAL, "plain|allowed|forbid", 0,
+     "Strings of special tokens in the text: plain text, their ids, an error (default: plain)", 0},
     {"threads", OPT_THREADS, "N", 0,
      "Encoders (default: the CPUs we may use); the result does not depend on it", 0},
     {"force", OPT_FORCE, 0, 0, "Replace a data set in FOLDER that was built otherwise", 0},
@@ -394,7 +393,7 @@ static const struct argp_option build_table[] = {
     {0}};
 static const struct argp_option inspect_table[] = {
     {"tokenizer", OPT_TOKENIZER, "FILE", 0, "Count tokens by this tokenizer (default: none are counted)", 0},
-    {"samples", OPT_SAMPLES, "N", 0, "Show the beginnings of N documents (default 3)", 0},
+    {"samples", OPT_SAMPLES, "N", 0, "Show the beginnings of N documents (default: 3)", 0},
     DOCUMENT,
     FIELD,
     {"threads", OPT_THREADS, "N", 0, "Threads (default: the CPUs we may use)", 0},
@@ -402,38 +401,41 @@ static const struct argp_option inspect_table[] = {
     {0}};
 static const struct argp_option info_table[] = {JSON, {0}};
 static const struct argp_option show_table[] = {
-    {"document", OPT_DOCUMENT, "N", 0, "Which one, from 0 (default 0)", 0},
-    {"split", OPT_SPLIT, "NAME", 0, "train (default) or validation", 0},
+    {"document", OPT_DOCUMENT, "N", 0, "Which one, counted from 0 (default: 0)", 0},
+    {"split", OPT_SPLIT, "train|validation", 0, "Of these documents (default: train)", 0},
     {0}};
 static const struct argp_option bigram_table[] = {
     {"tokens", OPT_TOKENS, "N", 0, "Count the first N train tokens in the order of training (default: all)",
      0},
-    {"seed", OPT_SEED, "S", 0, "Seed of that order (default 0)", 0},
+    {"seed", OPT_SEED, "S", 0, "Seed of that order (default: 0)", 0},
     {"context", OPT_CONTEXT, "T", 0,
-     "Context of the model compared with (default 512): fixes the positions scored", 0},
+     "Context of the model compared with: fixes the positions scored (default: 512)", 0},
     {"boundaries", OPT_BOUNDARIES, 0, 0,
      "Also score the first token of a document (mask_boundary_loss: false)", 0},
     JSON,
     {0}};
 
 static const struct task {
-    const char *name, *help, *arguments;
+    const char *name, *help, *doc, *arguments;
     const struct argp_option *options;
     argp_parser_t parse;
     status (*run)(data_args *a);
 } tasks[] = {
-    {"build",
+    {"build", "turn text into checksummed shards of tokens",
      "Encodes files and folders into a folder of checksummed shards: text and JSONL, also as .gz and .zst, "
      "and "
-     "tokens of llm.c and Megatron-LM",
+     "tokens of llm.c and Megatron-LM.",
      "PATH...", build_table, parse_build, data_build},
-    {"inspect", "Counts documents, bytes and tokens of what could be built, or of shards, and shows some",
-     "PATH...", inspect_table, parse_inspect, data_look},
-    {"info", "Verifies a folder of shards and counts what is in it", "FOLDER", info_table, parse_folder,
-     data_info},
-    {"show", "Prints one document as text", "FOLDER", show_table, parse_folder, data_show},
-    {"bigram",
-     "Scores the validation text with counted pairs (interpolated Kneser-Ney): the baseline to beat",
+    {"inspect", "count documents, bytes and tokens, and show some",
+     "Counts documents, bytes and tokens of what could be built, or of shards, and shows some.", "PATH...",
+     inspect_table, parse_inspect, data_look},
+    {"info", "verify shards and count what is in them",
+     "Verifies a folder of shards and counts what is in it.", "FOLDER", info_table, parse_folder, data_info},
+    {"show", "print one document as text", "Prints one document of a folder of shards as text.", "FOLDER",
+     show_table, parse_folder, data_show},
+    {"bigram", "score the validation text by counted pairs: the baseline to beat",
+     "Scores the validation text with counted pairs of tokens (interpolated Kneser-Ney): the baseline to "
+     "beat.",
      "FOLDER", bigram_table, parse_folder, data_bigram},
 };
 
@@ -452,7 +454,7 @@ status verb_data(int argc, char **argv)
         if (strcmp(argv[1], tasks[i].name)) continue;
         data_args a = {.bigram.context = 512, .special = SPECIAL_PLAIN, .samples = 3};
         const struct argp argp = {
-            tasks[i].options, tasks[i].parse, tasks[i].arguments, tasks[i].help, NULL, NULL, NULL};
+            tasks[i].options, tasks[i].parse, tasks[i].arguments, tasks[i].doc, NULL, NULL, NULL};
         char program[64];
         snprintf(program, sizeof program, "keel data %s", tasks[i].name);
         argv[1] = program;

@@ -21,8 +21,8 @@ static const struct argp_option options[] = {
     {"tokens", 't', "FILE", 0,
      "Token ids separated by blanks, a sequence a line, lines of one length; -: stdin", 0},
     {"out", 'o', "FILE", 0, "The safetensors file to write", 0},
-    {"precision", OPT_PRECISION, "P", 0,
-     "f32 or bf16: by the kernels (default: in double, by the definitions)", 0},
+    {"precision", OPT_PRECISION, "f32|bf16", 0,
+     "By the kernels, with activations of that type (default: in double, by the definitions)", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)

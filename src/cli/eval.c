@@ -52,7 +52,7 @@ typedef struct eval_args {
 static const struct argp_option options[] = {
     {0, 0, 0, 0, "perplexity, on shards, and layers:", 1},
     {"data", OPT_DATA, "DIR", 0, "Shards to evaluate on (default: those the run was trained with)", 1},
-    {"split", OPT_SPLIT, "NAME", 0, "validation or train (default: validation)", 1},
+    {"split", OPT_SPLIT, "validation|train", 0, "Which of them (default: validation)", 1},
     {"tokens", OPT_TOKENS, "N", 0, "At most so many tokens (default: all)", 1},
     {0, 0, 0, 0, "perplexity, on a text:", 2},
     {"text", OPT_TEXT, "FILE", 0, "Every byte of this file, by overlapping windows (-: standard input)", 2},
@@ -64,8 +64,8 @@ static const struct argp_option options[] = {
     {"labels", OPT_LABELS, "FILE", 0, "The answers of piqa, one a line, if its records do not hold them", 3},
     {"limit", OPT_LIMIT, "N", 0, "Only the first N records", 3},
     {"batch", OPT_BATCH, "N", 0,
-     "Records (windows) sorted by length together (default 64); results do not depend on it", 4},
-    {"precision", OPT_PRECISION, "P", 0, "f32 or bf16 (default: as in training)", 4},
+     "Records (windows) sorted by length together (default: 64); results do not depend on it", 4},
+    {"precision", OPT_PRECISION, "f32|bf16", 0, "Storage of activations (default: as in training)", 4},
     {"branches", OPT_BRANCHES, 0, 0, "layers: also without only the attention, only the feed-forward", 4},
     {"json", OPT_JSON, 0, 0, "Print one JSON object", 4},
     {0}};

@@ -30,16 +30,16 @@ typedef struct generate_args {
 
 static const struct argp_option options[] = {
     {"prompt", 'p', "TEXT", 0, "The text to go on with", 0},
-    {"prompt-file", 'f', "FILE", 0, "The same from a file ('-': standard input), every byte of it", 0},
-    {"max-tokens", 'n', "N", 0, "At most so many new tokens (default 100)", 0},
-    {"temperature", 't', "X", 0, "Divides the logits; 0 takes the likeliest token (default 0.8)", 0},
+    {"prompt-file", 'f', "FILE", 0, "The text from a file (-: standard input), every byte of it", 0},
+    {"max-tokens", 'n', "N", 0, "At most so many new tokens (default: 100)", 0},
+    {"temperature", 't', "X", 0, "Divides the logits; 0 takes the likeliest token (default: 0.8)", 0},
     {"top-k", OPT_TOP_K, "K", 0, "Only the K likeliest tokens (0: all)", 0},
     {"top-p", OPT_TOP_P, "P", 0, "Only the likeliest tokens that hold P of the probability", 0},
     {"min-p", OPT_MIN_P, "P", 0, "Only tokens at least P times as likely as the likeliest", 0},
-    {"seed", 's', "N", 0, "Of the draws (default 1)", 0},
+    {"seed", 's', "N", 0, "Seed of the draws (default: 1)", 0},
     {"stop", OPT_STOP, "TEXT", 0, "End before this text; may be given several times", 0},
     {"echo", OPT_ECHO, 0, 0, "Print the prompt too", 0},
-    {"precision", OPT_PRECISION, "P", 0, "f32 or bf16 (default: as in training)", 0},
+    {"precision", OPT_PRECISION, "f32|bf16", 0, "Storage of activations (default: as in training)", 0},
     {"json", OPT_JSON, 0, 0, "Print one JSON object", 0},
     {0}};
 

@@ -32,9 +32,9 @@ static const struct argp_option import_options[] = {{"out", 'o', "FOLDER", 0, "T
                                                     {0}};
 static const struct argp_option export_options[] = {
     {"out", 'o', "PATH", 0, "The folder or file to make", 0},
-    {"to", 't', "FORMAT", 0, "hugging_face or gguf (default: gguf where PATH ends with .gguf)", 0},
-    {"dtype", 'd', "TYPE", 0,
-     "f32, f16 or bf16, of gguf also q8_0 or q4_0 (default: f32, which loses nothing)", 0},
+    {"to", 't', "hugging_face|gguf", 0, "The format (default: gguf where PATH ends with .gguf)", 0},
+    {"dtype", 'd', "f32|f16|bf16|q8_0|q4_0", 0,
+     "Storage of the weights; the last two of gguf only (default: f32, which loses nothing)", 0},
     {0}};
 
 static bool ends(const char *s, const char *tail)

@@ -31,8 +31,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 
 static const struct argp_option options[] = {
-    {"isa", 'I', "LEVEL", 0, "Kernels for plain, v3 or v4 (default: the best this machine has)", 10},
-    {"threads", 'T', "N", 0, "Threads (default: OMP_NUM_THREADS, else the processors we may use)", 10},
+    {"isa", 'I', "plain|v3|v4", 0, "Kernels of this level (default: the best this machine has)", 10},
+    {"threads", 'T', "N", 0, "Threads (default: the CPUs we may use, at most OMP_NUM_THREADS)", 10},
     {0}};
 const struct argp machine_argp = {options, parse, NULL, NULL, NULL, NULL, NULL};
 

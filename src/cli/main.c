@@ -21,14 +21,35 @@ static const struct verb {
 static void usage(FILE *to)
 {
     fprintf(to, "Keel pre-trains language models.\n\nUsage: keel VERB [ARGUMENTS]\n\n");
-    for (i64 i = 0; i < COUNT(verbs); i++) fprintf(to, "  %-10s %s\n", verbs[i].name, verbs[i].help);
-    fprintf(to, "\n'keel VERB --help' explains a verb.\n");
+    for (i64 i = 0; i < COUNT(verbs); i++) fprintf(to, "  %-11s %s\n", verbs[i].name, verbs[i].help);
+    fprintf(to, "\n'keel VERB --help' explains a verb.\n\nOptions:\n");
+#define ROW(name, meaning) fprintf(to, "  %-16s %s\n", name, meaning);
+    OPTIONS(ROW)
+    fprintf(to, "\nExit codes:\n");
+    EXITS(ROW)
+    fprintf(to, "\nEnvironment:\n");
+    VARIABLES(ROW)
+#undef ROW
 }
+
+/* argp explains under every list that short options take arguments as long ones do; once is not even needed.
+ */
+static char *without_note(int key, const char *text, void *input)
+{
+    (void)input;
+    return key == ARGP_KEY_HELP_DUP_ARGS_NOTE ? NULL : (char *)text;
+}
+
+char cli_describe[] = "--describe";
 
 status cli_parse(const struct argp *argp, int argc, char **argv, void *input)
 {
+    if (argc == 3 && argv[1] == cli_describe)
+        return *(struct argp *)argv[2] = *argp, fail(ERR_STOPPED, "described");
+    struct argp table = *argp;
+    if (!table.help_filter) table.help_filter = without_note;
     argp_err_exit_status = 2;
-    error_t e = argp_parse(argp, argc, argv, 0, NULL, input);
+    error_t e = argp_parse(&table, argc, argv, 0, NULL, input);
     return e ? fail(ERR_USAGE, "%s: %s", argv[0], strerror(e)) : OK;
 }
 
@@ -54,10 +75,10 @@ static status no_verb(const char *name)
     return fail(ERR_USAGE, "no verb '%s'; did you mean '%s'? 'keel --help' lists them", name, near);
 }
 
-static status run(int argc, char **argv)
+status cli_run(int argc, char **argv)
 {
     const char *name = argv[1];
-    if (!strcmp(name, "--help") || !strcmp(name, "help")) return usage(stdout), OK;
+    if (!strcmp(name, "--help") || !strcmp(name, "-?")) return usage(stdout), OK;
     if (!strcmp(name, "--version")) return printf("keel %s\n", code_version()), OK;
     for (i64 i = 0; i < COUNT(verbs); i++) {
         if (strcmp(name, verbs[i].name)) continue;
@@ -86,7 +107,7 @@ int main(int argc, char **argv)
     limit_spinning(argv);
     status s = fault_from_environment();
     if (!s && argc < 2) return usage(stderr), 2;
-    if (!s) s = run(argc, argv);
+    if (!s) s = cli_run(argc, argv);
     status flushed = flush_stdout();
     if (s)
         status_drop(flushed);

@@ -26,8 +26,8 @@ typedef struct bench_args {
 } bench_args;
 
 static const struct argp_option options[] = {
-    {"isa", OPT_ISA, "LEVEL", 0, "Instruction-set level: plain, v3, v4 (default: the best)", 0},
-    {"output", 'o', "FORMAT", 0, "md (default), csv or json", 0},
+    {"isa", OPT_ISA, "plain|v3|v4", 0, "Kernels of this level (default: the best this machine has)", 0},
+    {"output", 'o', "md|csv|json", 0, "Form of the table (default: md)", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -45,7 +45,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         a->format = (format)i;
         return 0;
     case ARGP_KEY_ARG:
-        if (state->arg_num > 1) argp_error(state, "at most NAME and CASE");
+        if (state->arg_num > 1) argp_error(state, "at most OP and CASE");
         *(state->arg_num ? &a->only : &a->name) = arg;
         return 0;
     default:
@@ -55,7 +55,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp argp = {options,
                                  parse,
-                                 "[NAME [CASE]]",
+                                 "[OP [CASE]]",
                                  "Times one operation or all: the median of at least 5 runs and 0.2 seconds. "
                                  "CASE is a label, a whole line, or a line "
                                  "of your own. Shares are of the matrix-product peak of the dtype and of the "

@@ -18,8 +18,7 @@ typedef struct check_args {
 
 static const struct argp_option options[] = {
     {"json", OPT_JSON, 0, 0, "Print one JSON object", 0},
-    {"isa", OPT_ISA, "LEVEL", 0,
-     "Only the kernels of that level: plain, v3, v4 (default: all this machine runs)", 0},
+    {"isa", OPT_ISA, "plain|v3|v4", 0, "Only the kernels of this level (default: all this machine runs)", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -43,7 +42,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp argp = {
     options,
     parse,
-    "[NAME [CASE]]",
+    "[OP [CASE]]",
     "Checks one operation or all. CASE is a case's label, its whole line, or a line of "
     "your own, for example \"x=5x129 gain=129 bf16\". Errors are relative to the "
     "definition in double. Exits with 1 if anything fails.",

@@ -26,10 +26,10 @@ static const struct argp_option options[] = {
     {"in", OPT_IN, "FILE", 0, "safetensors file with the inputs by name, and grad.OUTPUT for gradients", 0},
     {"out", OPT_OUT, "FILE", 0, "safetensors file to write: outputs by name, and grad.INPUT", 0},
     {"reference", OPT_REFERENCE, 0, 0, "The definition in double, written as F64, instead of the kernel", 0},
-    {"precision", OPT_PRECISION, "TYPE", 0, "Storage of the kernel's activations: f32 (default) or bf16", 0},
-    {"isa", OPT_ISA, "LEVEL", 0, "Instruction-set level: plain, v3, v4 (default: the best)", 0},
-    {"seed", OPT_SEED, "N", 0, "Seed of an operation that draws random numbers (default 1)", 0},
-    {"step", OPT_STEP, "N", 0, "Step of an operation that draws random numbers (default 0)", 0},
+    {"precision", OPT_PRECISION, "f32|bf16", 0, "Storage of the kernel's activations (default: f32)", 0},
+    {"isa", OPT_ISA, "plain|v3|v4", 0, "Kernels of this level (default: the best this machine has)", 0},
+    {"seed", OPT_SEED, "N", 0, "Seed of an operation that draws random numbers (default: 1)", 0},
+    {"step", OPT_STEP, "N", 0, "Step of an operation that draws random numbers (default: 0)", 0},
     {0}};
 
 static void take_number(const char *name, const char *arg, i64 *out, struct argp_state *state)
@@ -93,7 +93,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 static const struct argp argp = {options,
                                  parse,
-                                 "NAME [ATTRIBUTE=VALUE...]",
+                                 "OP [ATTRIBUTE=VALUE...]",
                                  "Runs one operation on the tensors of a file. Numbers may be F64, F32 or "
                                  "BF16, indices I64 or I32. Where the file "
                                  "holds grad.OUTPUT, the gradients grad.INPUT are computed too (a loss needs "

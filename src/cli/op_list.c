@@ -32,7 +32,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         a->markdown = true;
         return 0;
     case ARGP_KEY_ARG:
-        if (a->name) argp_error(state, "at most one NAME");
+        if (a->name) argp_error(state, "at most one operation");
         a->name = arg;
         return 0;
     default:
@@ -41,7 +41,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 }
 static const struct argp argp = {options,
                                  parse,
-                                 "[NAME]",
+                                 "[OP]",
                                  "Lists the operations: name, inputs (? marks an optional one), outputs, "
                                  "attributes with their defaults.",
                                  NULL,

@@ -364,43 +364,45 @@ static status run_info(arguments *a)
 
 /* ---- the verb */
 static const struct argp_option train_options[] = {
-    {"vocab", 'v', "N", 0, "entries in all, special tokens and bytes included (16Ki)", 0},
-    {"out", 'o', "FILE", 0, "where the tokenizer.json goes", 0},
-    {"pattern", 'p', "NAME", 0, "how text is cut into pieces: gpt2, cl100k, llama3, qwen2, o200k (gpt2)", 0},
-    {"special", 's', "TOKEN", 0, "a special token, any number of times (one: <|endoftext|>)", 0},
-    {"threads", 't', "N", 0, "threads (all)", 0},
-    {"memory", 'm', "BYTES", 0, "cap on the tables' memory; beyond it rare words are forgotten (2Gi)", 0},
-    {"min-frequency", 'f', "N", 0, "pairs rarer than this are not merged (2)", 0},
-    {"field", 'F', "NAME", 0, "the field of JSONL records that holds the text (text)", 0},
+    {"vocab", 'v', "N", 0, "Entries in all, special tokens and bytes included (default: 16Ki)", 0},
+    {"out", 'o', "FILE", 0, "The tokenizer.json to write", 0},
+    {"pattern", 'p', "gpt2|cl100k|llama3|qwen2|o200k", 0, "How text is cut into pieces (default: gpt2)", 0},
+    {"special", 's', "TOKEN", 0, "A special token; may be given several times (default: one, <|endoftext|>)",
+     0},
+    {"threads", 't', "N", 0, "Threads (default: the CPUs we may use)", 0},
+    {"memory", 'm', "BYTES", 0,
+     "Cap on the tables' memory; beyond it rare words are forgotten (default: 2Gi)", 0},
+    {"min-frequency", 'f', "N", 0, "Pairs rarer than this are not merged (default: 2)", 0},
+    {"field", 'F', "NAME", 0, "The field of JSONL records that holds the text (default: text)", 0},
     {0}};
 #define OPTION_TOKENIZER                                                                                     \
     {                                                                                                        \
-        "tokenizer", 'T', "FILE", 0, "the tokenizer.json", 0                                                 \
+        "tokenizer", 'T', "FILE", 0, "The tokenizer.json or .tiktoken file", 0                               \
     }
 static const struct argp_option encode_options[] = {
     OPTION_TOKENIZER,
-    {"lines", 'l', 0, 0, "encode each line, without its newline, into a line of its own", 0},
-    {"special", 'S', "MODE", 0,
-     "strings of special tokens are: plain text, allowed (their ids), forbid (an error) (plain)", 0},
+    {"lines", 'l', 0, 0, "Encode each line, without its newline, into a line of its own", 0},
+    {"special", 'S', "plain|allowed|forbid", 0,
+     "Strings of special tokens are plain text, their ids, an error (default: plain)", 0},
     {0}};
 static const struct argp_option decode_options[] = {OPTION_TOKENIZER, {0}};
 static const struct argp_option info_options[] = {
-    OPTION_TOKENIZER, {"json", 'j', 0, 0, "one JSON object instead of lines", 0}, {0}};
+    OPTION_TOKENIZER, {"json", 'j', 0, 0, "Print one JSON object", 0}, {0}};
 
-static const struct argp_option compare_options[] = {
-    {"json", 'j', 0, 0, "one JSON object instead of a table", 0}, {0}};
+static const struct argp_option compare_options[] = {{"json", 'j', 0, 0, "Print one JSON object", 0}, {0}};
 static const struct argp_option convert_options[] = {
-    {"out", 'o', "FILE", 0, "where the tokenizer.json goes", 0},
-    {"pattern", 'p', "NAME", 0,
-     "for a .tiktoken file: its pattern (gpt2, cl100k, llama3, qwen2, o200k); known families need none", 0},
-    {"special", 's', "TOKEN", 0, "with --pattern: a special token, any number of times; ids follow the ranks",
-     0},
+    {"out", 'o', "FILE", 0, "The tokenizer.json to write", 0},
+    {"pattern", 'p', "gpt2|cl100k|llama3|qwen2|o200k", 0,
+     "For a .tiktoken file: its pattern; known families need none", 0},
+    {"special", 's', "TOKEN", 0,
+     "With --pattern: a special token; may be given several times; ids follow the ranks", 0},
     {0}};
 static const struct argp_option chat_options[] = {
     OPTION_TOKENIZER,
-    {"layout", 'c', "NAME", 0, "chatml or llama3 (the one whose special tokens the tokenizer has)", 0},
-    {"answer", 'a', 0, 0, "close with the head of an assistant's message", 0},
-    {"template", 'e', 0, 0, "print the layout as a Jinja chat_template instead; reads nothing", 0},
+    {"layout", 'c', "chatml|llama3", 0,
+     "The layout (default: the one whose special tokens the tokenizer has)", 0},
+    {"answer", 'a', 0, 0, "Close with the head of an assistant's message", 0},
+    {"template", 'e', 0, 0, "Print the layout as a Jinja chat_template instead; reads nothing", 0},
     {0}};
 
 static const struct part {
