@@ -11,6 +11,7 @@
 #include "train/libraries.h"
 #include "train/registry.h"
 #include <jansson.h>
+#include <microhttpd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@ typedef struct doctor_args {
 typedef struct findings {
     host_state state;
     peak_figures peaks; // zeros: not measured
-    library libraries[MOST_LIBRARIES];
+    library libraries[MOST_LIBRARIES + 1];
     i64 n_libraries;
     char *registry; // its path; NULL: none can be had
     problem problems[MOST_PROBLEMS + 4];
@@ -91,6 +92,9 @@ static void look(const doctor_args *a, findings *f)
     disk_measure(".", &s->here);
     disk_measure(s->tmp_path, &s->tmp);
     f->n_libraries = libraries(f->libraries);
+    library *http = &f->libraries[f->n_libraries++]; // of this command only (keel board)
+    *http = (library){.name = "libmicrohttpd"};
+    snprintf(http->version, sizeof http->version, "%s", MHD_get_version());
     s->level = s->cpu.level;
     s->budget = (cpu_budget){.threads = 1, .cpus = 1};
     note_failure(f, "threads", cpu_count_threads(NULL, &s->budget), "unset it");

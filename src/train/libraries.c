@@ -3,7 +3,6 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <jansson.h>
 #include <libfyaml.h>
-#include <microhttpd.h>
 #include <pcre2.h>
 #include <sqlite3.h>
 #include <stdio.h>
@@ -34,7 +33,7 @@ i64 libraries(library out[MOST_LIBRARIES])
     } rest[] = {{"SQLite", sqlite3_libversion()},
                 {"jansson", jansson_version_str()},
                 {"libfyaml", fy_library_version()},
-                {"libmicrohttpd", MHD_get_version()},
+
                 {"PCRE2", pcre2},
                 {"utf8proc", utf8proc_version()},
                 {"zlib", zlibVersion()},
