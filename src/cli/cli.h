@@ -20,6 +20,7 @@
     VERB(bench, "measure the machine's peaks and a training step's share of them")                           \
     VERB(doctor, "say what this machine gives to training, and what stands in the way")                      \
     VERB(lab, "try methods together")                                                                        \
+    VERB(fit, "fit a scaling law to a table of runs")                                                        \
     VERB(convert, "turn LayerNorms of a trained model into RMSNorms, exactly")                               \
     VERB(dump, "write down logits, loss and gradients on given tokens")                                      \
     VERB(import, "make a run of a folder of Hugging Face's")                                                 \

@@ -12,8 +12,9 @@
 
 typedef enum report_style {
     REPORT_LINE,
-    REPORT_FAINT, // raw values behind a smoothed line of the same colour (the line that follows)
-    REPORT_POINTS // few values: points on a thin line
+    REPORT_FAINT,  // raw values behind a smoothed line of the same colour (the line that follows)
+    REPORT_POINTS, // few values: points on a thin line
+    REPORT_DOTS    // points alone, in any order
 } report_style;
 
 typedef struct report_line {
@@ -32,6 +33,7 @@ typedef struct report_chart {
     const char *title, *x_label, *y_label; // the y label names the unit
     bool robust; // the frame follows the bulk of the values; how many lie outside is written below
     bool from_zero;
+    bool x_free; // the x axis begins at the first value, not at 0
     const report_line *lines;
     i64 n_lines;
     const report_level *levels;

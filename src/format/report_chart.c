@@ -111,7 +111,7 @@ static void stretch_line(const report_line *l, bool robust, double *low, double 
 
 static void find_axes(const report_chart *c, axis *x, axis *y)
 {
-    double x0 = 0, x1 = NAN, y0 = NAN, y1 = NAN; // all charts of a run begin at step 0
+    double x0 = c->x_free ? NAN : 0, x1 = NAN, y0 = NAN, y1 = NAN; // all charts of a run begin at step 0
     for (i64 i = 0; i < c->n_lines; i++) {
         for (i64 k = 0; k < c->lines[i].n; k++) stretch(c->lines[i].x[k], &x0, &x1);
         stretch_line(&c->lines[i], c->robust, &y0, &y1);
@@ -245,9 +245,9 @@ void report_svg(text *t, const report_chart *c, i64 id)
                  l->style == REPORT_FAINT    ? " faint"
                  : l->style == REPORT_POINTS ? " thin"
                                              : "");
-        draw_path(t, l, &x, &y);
+        if (l->style != REPORT_DOTS) draw_path(t, l, &x, &y);
         text_add(t, "\"/>");
-        if (l->style == REPORT_POINTS) draw_points(t, l, &x, &y);
+        if (l->style == REPORT_POINTS || l->style == REPORT_DOTS) draw_points(t, l, &x, &y);
         text_add(t, "</g>");
         colour += l->style != REPORT_FAINT;
     }
