@@ -26,7 +26,7 @@ section() { # section LEVEL COMMAND...
 }
 
 # The words of the list in a usage text: "  name   what it does".
-words() { sed -n 's/^  \([a-z][a-z]*\) .*/\1/p'; }
+words() { sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p'; }
 
 cli() {
     cat <<'END'

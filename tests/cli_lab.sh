@@ -37,6 +37,25 @@ grep -q '<svg' "$work/page.html" || complain "lab schedules: no curve drawn"
 grep -q '^{"name":"linear","mean":0.55045,"at":\[1.0,0.91,0.775,0.55,0.325,0.19,0.1009\]}$' "$work/out" || complain "lab schedules --json"
 refused 2 "keel lab schedules: 'wsd': expected KEY=VALUE" schedules wsd
 
+# ---- coord-check: flat with muP, not without; the page; what is refused
+cat >"$work/coord.yaml" <<'YAML'
+model: {layers: 1, width: 32, context: 16, tie_head: false, attention: {heads: 2}, ffn: {width: 64}, norm: {affine: none}}
+train: {optimizer: {lr: 1e-2, weight_decay: 0}}
+YAML
+"$keel" lab coord-check "$work/coord.yaml" --widths 64,128,256 --seeds 1 --html "$work/coord.html" --threads 1 \
+    >"$work/out" 2>"$work/err" || complain "lab coord-check failed"
+grep -qE '^none: grows with the width \(steepest: [a-z._]+, \+[0-9.]+; flat is within 0.15\)$' "$work/out" || complain "coord-check: none"
+grep -qE '^mup: (flat in|shrinks with) the width \(steepest: [a-z._]+, -0\.[01][0-9]; flat is within 0.15\)$' "$work/out" ||
+    complain "coord-check: mup"
+grep -q '<svg' "$work/coord.html" || complain "coord-check: no curve drawn"
+"$keel" lab coord-check "$work/coord.yaml" --widths 32,64 --steps 2 --json >"$work/out" 2>"$work/err" || complain "coord-check --json failed"
+grep -qE '^\{"widths":\[32,64\],"steps":2,"seeds":2,"bound":0.15,"arms":\[\{"transfer":"none","flat":(true|false),"verdict":"' "$work/out" ||
+    complain "coord-check --json: not those fields"
+refused 2 "keel lab coord-check: --widths=32,x: 'x' is no width; write whole numbers like 32,64,128" coord-check --widths 32,x
+refused 2 "keel: lab coord-check: width 32 comes after 64; name widths in ascending order" coord-check "$work/coord.yaml" --widths 64,32
+refused 1 "keel: lab coord-check: train.transfer.kind none, width 33: $work/coord.yaml:1: model.attention.heads is 2; it must divide model.width (33), or set head_width" \
+    coord-check "$work/coord.yaml" --widths 33,64
+
 "$keel" lab matrix --markdown >"$work/out" 2>"$work/err" || complain "lab matrix: a pair failed"
 sed -n '/^<!-- keel lab matrix --markdown -->$/,/^<!-- end -->$/p' docs/methods.md | sed '1d;$d' >"$work/page"
 cmp -s "$work/out" "$work/page" || complain "docs/methods.md: the grid is out of date: keel lab matrix --markdown"

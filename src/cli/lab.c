@@ -221,6 +221,7 @@ status lab_matrix(int argc, char **argv)
 }
 
 /* ---- keel lab */
+status lab_coord_check(int argc, char **argv); // a name with a hyphen: not in LABS
 static const struct lab {
     const char *name, *help;
     status (*run)(int argc, char **argv);
@@ -228,6 +229,7 @@ static const struct lab {
 #define LAB(name, help) {#name, help, lab_##name},
     LABS(LAB)
 #undef LAB
+        {"coord-check", "check muP: do activations change alike at every width?", lab_coord_check},
 };
 
 status verb_lab(int argc, char **argv)
@@ -236,7 +238,7 @@ status verb_lab(int argc, char **argv)
     if (argc < 2) return fail(ERR_USAGE, "lab: say what to do; 'keel lab --help' lists it");
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-?")) {
         printf("Usage: keel lab WHAT [ARGUMENTS]\n\n");
-        for (i64 i = 0; i < COUNT(parts); i++) printf("  %-8s %s\n", parts[i].name, parts[i].help);
+        for (i64 i = 0; i < COUNT(parts); i++) printf("  %-11s %s\n", parts[i].name, parts[i].help);
         printf("\n'keel lab WHAT --help' explains one.\n");
         return OK;
     }
