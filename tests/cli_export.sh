@@ -101,25 +101,31 @@ expect 0 import half --out half-in
 expect 0 export half-in --dtype bf16 --out half-again
 cmp -s half/model.safetensors half-again/model.safetensors || complain "bf16 is rounded twice"
 
-# a folder with an index (of one shard)
-mkdir shards
-cp llama-out/config.json llama-out/tokenizer.json shards
-cp llama-out/model.safetensors shards/model-00001-of-00001.safetensors
-{
-    printf '{"metadata": {}, "weight_map": {'
-    grep -aoE '"[a-z_.0-9]+":\{"dtype"' llama-out/model.safetensors | sed 's/:{.*/: "model-00001-of-00001.safetensors"/' | paste -sd,
-    printf '}}'
-} >shards/model.safetensors.index.json
-expect 0 import shards --out shards-in
-cmp -s "$(weights llama)" "$(weights shards-in)" || complain "shards: other weights"
+# f16 too, and the folder says so
+expect 0 export llama --dtype f16 --out half16
+grep -q '"dtype": "float16"' half16/config.json || complain "f16: config.json says otherwise"
+expect 0 import half16 --out half16-in
+expect 0 export half16-in --dtype f16 --out half16-again
+cmp -s half16/model.safetensors half16-again/model.safetensors || complain "f16 is rounded twice"
 
-# a tokenizer whose end of text is </s>
-cp -r llama-out ends
-sed -i 's/<|endoftext|>/<\/s>/' ends/tokenizer.json
-expect 0 import ends --out ends-in
-expect 0 export ends-in --out ends-out
-cmp -s ends-out/generation_config.json llama-out/generation_config.json || complain "ends: another end of text"
-expect 0 generate ends-in --prompt '' --max-tokens 3 # it has one to begin with
+# shards and their index
+for name in llama gpt2; do
+    expect 0 export $name --shard 20k --out $name-shards
+    n=$(ls $name-shards/model-*.safetensors | wc -l)
+    [ -e $name-shards/model-0000$n-of-0000$n.safetensors ] && [ "$n" -gt 4 ] || complain "$name: $n shards of 20 kB"
+    [ ! -e $name-shards/model.safetensors ] || complain "$name: shards and the whole"
+    expect 0 import $name-shards --out $name-shards-in
+    cmp -s "$(weights $name)" "$(weights $name-shards-in)" || complain "$name: other weights from shards"
+done
+expect 2 export llama --shard 20k --out x.gguf
+
+# what stands beside the tensors
+for line in '"eos_token": "<|endoftext|>"' '"bos_token": null' '"tokenizer_class": "PreTrainedTokenizerFast"' \
+    '"model_max_length": 32'; do
+    grep -qF "$line" llama-out/tokenizer_config.json || complain "tokenizer_config.json lacks $line"
+done
+grep -qF '"eos_token_id": 0' llama-out/generation_config.json || complain "generation_config.json lacks the end of text"
+grep -qF '"bos_token_id": null' llama-out/config.json || complain "config.json leaves bos_token_id to a class"
 
 # ---- models that no architecture computes
 train relu 'attention: {heads: 2}, ffn: {width: 48, activation: relu}'
@@ -182,6 +188,14 @@ broken 's/"hidden_size": 32/"hidden_size": -1/' 'b/config.json: hidden_size is n
 broken 's/"num_hidden_layers": 2/"num_hidden_layers": 3/' 'b: there is no tensor model.layers.2.input_layernorm.weight'
 broken 's/"num_hidden_layers": 2/"num_hidden_layers": 1/' \
     'b: model.layers.1.input_layernorm.weight (and 8 more) is no tensor of a llama of this config.json'
+broken 's/"rope_type": "default"/"rope_type": "llama3"/' \
+    'b/config.json: rope_parameters.rope_type is llama3; Keel computes default only'
+broken 's/"tie_word_embeddings": false/"rope_scaling": {"factor": 8.0, "rope_type": "llama3"}/' \
+    'b/config.json: rope_scaling is {"factor":8.0,"rope_type":"llama3"}; Keel computes null only: such a model would need other code'
+broken 's/"mlp_bias": false/"use_sliding_window": true/' \
+    'b/config.json: use_sliding_window is true; Keel computes false only: such a model would need other code'
+broken 's/"tie_word_embeddings": false/"tie_word_embeddings": true/' \
+    'b: lm_head.weight is another tensor than the embedding, which config.json ties it to'
 rm -rf b
 cp -r llama-out b
 printf '{"weight_map": {"model.norm.weight": "../llama-out/model.safetensors"}}' >b/model.safetensors.index.json

@@ -7,6 +7,7 @@
  */
 #include "cli/cli.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "infer/gguf.h"
 #include "infer/hugging_face.h"
 #include <argp.h>
@@ -16,6 +17,7 @@
 typedef struct port_args {
     const char *from, *out, *to;
     i64 type; // of types
+    double shard;
 } port_args;
 
 static const struct {
@@ -35,6 +37,8 @@ static const struct argp_option export_options[] = {
     {"to", 't', "hugging_face|gguf", 0, "The format (default: gguf where PATH ends with .gguf)", 0},
     {"dtype", 'd', "f32|f16|bf16|q8_0|q4_0", 0,
      "Storage of the weights; the last two of gguf only (default: f32, which loses nothing)", 0},
+    {"shard", 's', "BYTES", 0,
+     "Folders: files of at most so many bytes, as 5G, and an index (default: one file)", 0},
     {0}};
 
 static bool ends(const char *s, const char *tail)
@@ -51,6 +55,7 @@ static void check_port(struct argp_state *state, port_args *a)
     if (*a->to == 'h' && types[a->type].folder < 0)
         argp_error(state, "--dtype=%s: a folder of Hugging Face's holds f32, f16 or bf16; add --to=gguf",
                    types[a->type].name);
+    if (*a->to == 'g' && a->shard > 0) argp_error(state, "--shard: a GGUF file is one file");
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -64,6 +69,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (strcmp(arg, "hugging_face") && strcmp(arg, "gguf"))
             argp_error(state, "--to=%s: expected hugging_face or gguf", arg);
         a->to = arg;
+        return 0;
+    case 's':
+        if (!parse_count(arg, &a->shard) || !(a->shard >= 1 && a->shard <= 0x1p62))
+            argp_error(state, "--shard=%s: expected a number of bytes, as 5G", arg);
         return 0;
     case 'd':
         for (a->type = 0; a->type < COUNT(types) && strcmp(arg, types[a->type].name);) a->type++;
@@ -128,8 +137,8 @@ status verb_export(int argc, char **argv)
     TRY(cli_parse(&argp, argc, argv, &a));
     TRY(model_files_open(a.from, talk, NULL, &f));
     const gguf_options o = {.type = types[a.type].file, .talk = talk};
-    status s = *a.to == 'g' ? gguf_export(&f, &o, a.out)
-                            : hugging_face_export(&f, (st_dtype)types[a.type].folder, a.out);
+    const hugging_face_options h = {.type = (st_dtype)types[a.type].folder, .shard_bytes = (i64)a.shard};
+    status s = *a.to == 'g' ? gguf_export(&f, &o, a.out) : hugging_face_export(&f, &h, a.out);
     if (!s) printf("%s\n", a.out);
     model_files_close(&f);
     return s;

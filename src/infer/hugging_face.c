@@ -1,7 +1,5 @@
-/* Hugging Face folders, read and written: see hugging_face.h. The model is built from the configuration
- * first, so that each parameter asks for its tensor, and shapes are compared before anything is copied.
- * Export chooses the first architecture that, read back, says the same of every key of the model: what import
- * reads is the one definition of what a folder can express. */
+/* Hugging Face folders as runs: see hugging_face.h. The model is built from the configuration first, so that
+ * each parameter asks for its tensor, and shapes are compared before anything is copied. */
 #define _GNU_SOURCE
 #include "base/file.h"
 #include "infer/port.h"
@@ -116,8 +114,6 @@ static const st_entry *shards_find(const shards *x, const char *name)
     return e;
 }
 
-/* ---- in */
-
 static float value_at(const st_entry *e, i64 i)
 {
     float f;
@@ -150,16 +146,24 @@ static status find_source(const port *x, const shards *from, const char *folder,
     return OK;
 }
 
-static i64 place_index(const hf_place *p, i64 columns, i64 i)
-{
-    if (p->n_dims == 1) return p->offset + i;
-    return p->transposed ? i % columns * p->dim[1] + p->offset + i / columns : i;
-}
-
 static bool ends(const char *s, const char *tail)
 {
     size_t n = strlen(s), k = strlen(tail);
     return n >= k && !strcmp(s + n - k, tail);
+}
+
+/* A folder may hold the tied head beside the embedding; it is the same, or config.json is not to be trusted.
+ */
+static status check_tied(const shards *from, const char *folder, bool gpt2)
+{
+    const st_entry *head = shards_find(from, "lm_head.weight"),
+                   *embedding = shards_find(from, gpt2 ? "wte.weight" : "model.embed_tokens.weight");
+    if (!head || !embedding ||
+        (head->bytes == embedding->bytes && !memcmp(head->data, embedding->data, (size_t)head->bytes)))
+        return OK;
+    return fail(ERR_FORMAT,
+                "%s: lm_head.weight is another tensor than the embedding, which config.json ties it to",
+                folder);
 }
 
 /* Every tensor of the folder must be somebody's: a bias left over is another model. */
@@ -167,6 +171,7 @@ static status check_leftovers(const port *x, const shards *from, const char *fol
 {
     i64 others = 0;
     const char *first = NULL;
+    if (config_flag(x->c, "model.tie_head")) TRY(check_tied(from, folder, x->a->gpt2));
     for (i64 i = 0; i < from->n; i++)
         for (i64 k = 0; k < st_count(from->file[i]); k++) {
             const char *name = st_at(from->file[i], k)->name;
@@ -198,7 +203,7 @@ static status fill(port *x, const shards *from, const char *folder)
         if (to->role != ROLE_PARAM) continue;
         const tensor *t = g_find(x->m.g, to->path);
         TRY(find_source(x, from, folder, t, &p, &e));
-        for (i64 k = 0; k < to->count; k++) to->master[k] = value_at(e, place_index(&p, cols(t), k));
+        for (i64 k = 0; k < to->count; k++) to->master[k] = value_at(e, hf_place_index(&p, cols(t), k));
     }
     return OK;
 }
@@ -260,110 +265,6 @@ status hugging_face_import(const char *folder, const char *out)
     port_close(&x);
     config_close(x.c);
     json_decref(j);
-    arena_close(a);
-    return s;
-}
-
-/* ---- out */
-
-static const port_target hugging_face = {"architecture of Hugging Face", NULL};
-
-/* One file of all tensors, in the order of the parameters. */
-static status write_tensors(arena *a, const port *x, const st_file *weights, st_dtype type, const char *path)
-{
-    i64 n = 0, most = x->m.g->n_tensors;
-    st_entry *entry = arena_array(a, st_entry, most + 1);
-    status s = OK;
-    for (i64 i = 0; !s && i < most; i++) {
-        const tensor *t = x->m.g->tensors[i];
-        hf_place p;
-        i64 k = 0, total;
-        if (t->role != ROLE_PARAM) continue;
-        const st_entry *from = st_find(weights, t->path);
-        s = hf_place_of(x->a, t, x->wide, x->query, &p);
-        if (!s && (!from || from->dtype != ST_F32 || from->bytes != 4 * count(t)))
-            s = fail(ERR_FORMAT, "%s: not as the configuration says", t->path);
-        if (s) break;
-        const char *name = arena_printf(
-            a, "%s%s", x->a->gpt2 && strcmp(p.name, "lm_head.weight") ? "transformer." : "", p.name);
-        while (k < n && strcmp(entry[k].name, name)) k++;
-        total = p.dim[0] * (p.n_dims > 1 ? p.dim[1] : 1);
-        if (k == n) {
-            void *room;
-            s = mem_alloc((size_t)(total * st_dtype_bytes(type)), name, &room);
-            if (s) break;
-            entry[n++] = (st_entry){
-                .name = name, .dtype = type, .n_dims = p.n_dims, .dims = {p.dim[0], p.dim[1]}, .data = room};
-        }
-        for (i64 v = 0; v < count(t); v++) {
-            i64 at = place_index(&p, cols(t), v);
-            float value = value_at(from, v);
-            if (type == ST_F32)
-                ((float *)entry[k].data)[at] = value;
-            else
-                ((bf16 *)entry[k].data)[at] = f32_to_bf16(value);
-        }
-    }
-    const st_pair format = {"format", "pt"};
-    if (!s) s = st_save(path, entry, n, &format, 1, NULL);
-    for (i64 k = 0; k < n; k++) mem_free((void *)entry[k].data);
-    return s;
-}
-
-static status write_json(const char *folder, const char *name, const json_t *j)
-{
-    char path[4096];
-    file_writer *w;
-    char *said = json_dumps(j, JSON_INDENT(2) | JSON_SORT_KEYS);
-    if (!said) return fail(ERR_MEMORY, "%s: out of memory", name);
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    status s = file_create(path, &w);
-    if (!s) s = file_printf(w, "%s\n", said);
-    if (!s) s = file_commit(w);
-    free(said);
-    return s;
-}
-
-static status write_folder(arena *a, const port *x, const model_files *f, json_t *j, st_dtype type,
-                           const char *out)
-{
-    char path[4096];
-    st_file *weights;
-    TRY(dir_make(out));
-    TRY(st_open(f->weights, &weights));
-    snprintf(path, sizeof path, "%s/model.safetensors", out);
-    status s = write_tensors(a, x, weights, type, path);
-    st_close(weights);
-    json_t *generation = json_object();
-    i32 end = f->tokenizer ? tokenizer_end(f->tokenizer) : -1;
-    if (end >= 0) json_object_set_new(generation, "eos_token_id", json_integer(end));
-    if (end >= 0) json_object_set_new(j, "eos_token_id", json_integer(end));
-    if (!s) s = write_json(out, "generation_config.json", generation);
-    if (!s) s = write_json(out, "config.json", j);
-    json_decref(generation);
-    snprintf(path, sizeof path, "%s/tokenizer.json", out);
-    if (!s && f->tokenizer) s = tokenizer_save(f->tokenizer, path);
-    return s;
-}
-
-status hugging_face_export(const model_files *f, st_dtype type, const char *out)
-{
-    arena *a;
-    port_match o = {0};
-    port x = {.c = f->config};
-    if (path_exists(out)) return fail(ERR_INPUT, "%s is there already; name a new folder", out);
-    TRY(arena_open(&a));
-    status s = port_build(a, &x);
-    if (!s) s = port_match_open(f, &x, &hugging_face, type, &o);
-    x.a = o.a;
-    for (i64 i = 0; !s && i < x.m.g->n_tensors; i++) {
-        hf_place p; // each has a place, or nothing is written
-        if (x.m.g->tensors[i]->role == ROLE_PARAM)
-            s = hf_place_of(x.a, x.m.g->tensors[i], x.wide, x.query, &p);
-    }
-    if (!s) s = write_folder(a, &x, f, o.j, type, out);
-    port_match_drop(&o);
-    port_close(&x);
     arena_close(a);
     return s;
 }

@@ -40,3 +40,5 @@ typedef struct hf_place {
 /* ERR_CONFIG: the architecture has no such tensor. The name is without GPT-2's prefix "transformer.". WIDE:
  * rows of q, k and v together. */
 status hf_place_of(const hf_architecture *a, const tensor *t, i64 wide, i64 query, hf_place *out) MUST;
+/* Where value I of a parameter with rows of COLUMNS lies in that tensor. */
+i64 hf_place_index(const hf_place *p, i64 columns, i64 i);

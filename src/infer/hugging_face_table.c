@@ -177,7 +177,7 @@ status hf_config(const hf_architecture *a, const char *path, const json_t *j, co
 
 json_t *hf_describe(const hf_architecture *a, const config *c, i64 ffn_width, st_dtype type)
 {
-    const char *dtype = type == ST_F32 ? "float32" : "bfloat16";
+    const char *dtype = type == ST_F32 ? "float32" : type == ST_F16 ? "float16" : "bfloat16";
     double base = config_number(c, "model.position.base");
     json_t *j = json_pack("{s:[s], s:s, s:b, s:s, s:s}", "architectures", a->class, "model_type", a->type,
                           "tie_word_embeddings", config_flag(c, "model.tie_head"), "torch_dtype", dtype,
@@ -282,4 +282,10 @@ status hf_place_of(const hf_architecture *a, const tensor *t, i64 wide, i64 quer
         return OK;
     }
     return fail(ERR_CONFIG, "%s: an architecture %s has no such tensor", t->path, a->type);
+}
+
+i64 hf_place_index(const hf_place *p, i64 columns, i64 i)
+{
+    if (p->n_dims == 1) return p->offset + i;
+    return p->transposed ? i % columns * p->dim[1] + p->offset + i / columns : i;
 }
