@@ -86,7 +86,7 @@ static void test_places_and_ticks(void **state)
 {
     (void)state;
     const double x[] = {0, 10000, 20000}, y[] = {1, 2, NAN};
-    const report_line line = {"validation", REPORT_POINTS, x, y, 3};
+    const report_line line = {.label = "validation", .style = REPORT_POINTS, .x = x, .y = y, .n = 3};
     const report_level level = {"bigram", 1.5};
     const report_chart c = {.title = "T",
                             .x_label = "step",
@@ -124,7 +124,7 @@ static void test_odd_series(void **state)
         for (int robust = 0; robust < 2; robust++) {
             text t = {0};
             const double x[] = {1, 2, 3};
-            const report_line line = {"l", REPORT_LINE, x, cases[i].y, cases[i].n};
+            const report_line line = {.label = "l", .x = x, .y = cases[i].y, .n = cases[i].n};
             const report_chart c = {.title = "T", .lines = &line, .n_lines = 1, .robust = robust};
             report_svg(&t, &c, 0);
             assert_balanced(t.data);
@@ -142,7 +142,7 @@ static void test_thinning_keeps_spikes(void **state)
     enum { N = 100000 };
     double *x = malloc(sizeof(double) * N), *y = malloc(sizeof(double) * N);
     for (i64 i = 0; i < N; i++) x[i] = (double)i, y[i] = i == 54321 ? 8 : 4 + sin((double)i);
-    const report_line line = {NULL, REPORT_LINE, x, y, N};
+    const report_line line = {.x = x, .y = y, .n = N};
     const report_chart all = {.title = "T", .lines = &line, .n_lines = 1, .from_zero = true};
     text t = {0};
     report_svg(&t, &all, 0);
@@ -163,7 +163,7 @@ static void test_page(void **state)
     (void)state;
     const char *evil = "</td></style><script>alert(1)</script>\"'&\xff";
     const double x[] = {1, 2}, y[] = {3, 4};
-    const report_line line = {evil, REPORT_LINE, x, y, 2};
+    const report_line line = {.label = evil, .x = x, .y = y, .n = 2};
     const report_level level = {evil, 3.5};
     const report_chart chart = {.title = evil,
                                 .x_label = evil,

@@ -10,6 +10,8 @@
 #include <string.h>
 
 #define LABS(LAB)                                                                                            \
+    LAB(run, "run an experiment: arms, seeds, a table with intervals and verdicts")                          \
+    LAB(report, "report an experiment as Markdown, JSON or a page")                                          \
     LAB(matrix, "try every pair of methods: gradient, training, resuming, decoding")                         \
     LAB(schedules, "print and draw every learning-rate schedule")
 #define LAB(name, help) status lab_##name(int argc, char **argv);

@@ -20,7 +20,8 @@ typedef enum report_style {
 typedef struct report_line {
     const char *label; // for the legend; NULL: not in it
     report_style style;
-    const double *x, *y; // x not falling; a y that is not finite breaks the line
+    const double *x, *y;      // x not falling; a y that is not finite breaks the line
+    const double *low, *high; // [n] a band around it; NULL: none
     i64 n;
 } report_line;
 

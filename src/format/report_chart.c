@@ -178,6 +178,19 @@ static void draw_path(text *t, const report_line *l, const axis *x, const axis *
     }
 }
 
+/* The band as one closed shape, along the highs and back along the lows; points without both are left out. */
+static void draw_band(text *t, const report_line *l, const axis *x, const axis *y)
+{
+    bool pen = false;
+    if (!l->low || !l->high) return;
+    text_add(t, "<path class=\"band\" d=\"");
+    for (i64 i = 0; i < l->n; i++)
+        if (isfinite(l->low[i]) && isfinite(l->high[i])) vertex(t, x, y, l->x[i], l->high[i], &pen);
+    for (i64 i = l->n - 1; i >= 0; i--)
+        if (isfinite(l->low[i]) && isfinite(l->high[i])) vertex(t, x, y, l->x[i], l->low[i], &pen);
+    text_add(t, pen ? "Z\"/>" : "\"/>");
+}
+
 static void draw_points(text *t, const report_line *l, const axis *x, const axis *y)
 {
     for (i64 i = 0; i < l->n; i++) {
@@ -241,11 +254,17 @@ void report_svg(text *t, const report_chart *c, i64 id)
                  WIDTH - RIGHT);
     for (i64 i = 0; i < c->n_lines; i++) {
         const report_line *l = &c->lines[i];
-        text_add(t, "<g class=\"c%lld%s\"><path d=\"", (long long)colour % 8,
+        text_add(t, "<g class=\"c%lld%s\">", (long long)colour % 8,
                  l->style == REPORT_FAINT    ? " faint"
                  : l->style == REPORT_POINTS ? " thin"
                                              : "");
+<<<<<<< HEAD
         if (l->style != REPORT_DOTS) draw_path(t, l, &x, &y);
+=======
+        draw_band(t, l, &x, &y);
+        text_add(t, "<path d=\"");
+        draw_path(t, l, &x, &y);
+>>>>>>> 050f6a2 (lab: experiments: arms, seeds, tuning, matching, a report with intervals and verdicts)
         text_add(t, "\"/>");
         if (l->style == REPORT_POINTS || l->style == REPORT_DOTS) draw_points(t, l, &x, &y);
         text_add(t, "</g>");

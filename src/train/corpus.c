@@ -41,7 +41,7 @@ status corpus_weights(const config *c, double *out, i64 *n)
     return OK;
 }
 
-static status fit_vocab(config *c, const dataset *d)
+status corpus_fit(config *c, const dataset *d)
 {
     i64 have = dataset_vocab(d), room = config_count(c, "model.vocab");
     char number[32];
@@ -102,7 +102,7 @@ status corpus_open(config *c, const corpus_options *options, dataset **out)
              (long long)dataset_documents(*out, DATA_TRAIN), (long long)dataset_tokens(*out, DATA_TRAIN),
              (long long)dataset_tokens(*out, DATA_VALIDATION), (long long)dataset_vocab(*out));
     if (options->talk) options->talk(options->context, line);
-    status s = fit_vocab(c, *out);
+    status s = corpus_fit(c, *out);
     if (s) dataset_close(*out);
     return s;
 }

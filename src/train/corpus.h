@@ -15,6 +15,8 @@ typedef struct corpus_options {
 /* Sets model.vocab where it is auto. ERR_CONFIG: no data.train, or a vocabulary that the model cannot hold;
  * ERR_INPUT: the corpus. TALK hears one line a stage. */
 status corpus_open(config *c, const corpus_options *o, dataset **out) MUST;
+/* Only the last of it: sets or checks C's model.vocab by D's tokenizer. */
+status corpus_fit(config *c, const dataset *d) MUST;
 /* data.train's weights into OUT [CORPUS_SOURCES]: *n of them, 0 without a mixture. ERR_CONFIG: some have
  * none. */
 enum { CORPUS_SOURCES = 64 };

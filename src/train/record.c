@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 static const char *name_of(const trainer *t, const char *folder)
@@ -45,6 +46,18 @@ static void set_number(json_t *j, const char *key, double value)
     json_object_set_new(j, key, isfinite(value) ? json_real(value) : json_null());
 }
 
+/* Of the processors' time that its threads could have had, the part this process got: well below 1, others
+ * were in its way, and its speed says little. */
+static double processor_share(const trainer *t)
+{
+    struct rusage used;
+    double wall = clock_seconds() - t->began;
+    if (getrusage(RUSAGE_SELF, &used) || wall <= 0) return NAN;
+    double cpu = (double)(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
+                 1e-6 * (double)(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+    return (cpu - t->cpu_before) / wall / (double)device_about(t->o->device)->threads;
+}
+
 static status write_summary(const trainer *t, const registry_run *r)
 {
     char path[PATH_MAX];
@@ -55,6 +68,10 @@ static status write_summary(const trainer *t, const registry_run *r)
                   "libraries", r->libraries, "threads", (json_int_t)r->threads, "steps", (json_int_t)r->steps,
                   "tokens", (json_int_t)r->tokens, "parameters", (json_int_t)t->s->figures.parameters);
     if (!j) return fail(ERR_INPUT, "summary.json: the run's name is not valid UTF-8");
+    json_object_set_new(j, "active_parameters", json_integer(t->s->figures.active_parameters));
+    json_object_set_new(j, "memory", json_integer(t->s->memory.total));
+    set_number(j, "processor_share", processor_share(t));
+    set_number(j, "flops_per_token", t->s->figures.flops_per_token);
     set_number(j, "seconds", t->state.seconds);
     set_number(j, "loss", r->loss);
     set_number(j, "val_bits_per_byte", r->bits_per_byte);

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static void talk_of_checkpoints(void *context, const char *line) { say(context, "%s", line); }
 
@@ -329,6 +330,8 @@ status train_run(config *c, const dataset *d, const train_options *o, train_resu
 {
     trainer t = {.c = c, .data = d, .o = o, .result = result, .saved_at = -1};
     *result = (train_result){.loss = NAN, .bits_per_byte = NAN, .perplexity = NAN};
+    t.began = clock_seconds();
+    t.cpu_before = (double)clock() / CLOCKS_PER_SEC; // of all threads
     status s = begin(&t);
     if (!s) {
         record(&t, "running");

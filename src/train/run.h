@@ -31,6 +31,7 @@ typedef struct trainer {
     i64 milestones[64], n_milestones;
     i64 saved_at; // step of the newest checkpoint; -1: none yet
     bool can_evaluate, resumed;
+    double began, cpu_before; // seconds: the clock, and this process's processor time, when the run began
 } trainer;
 
 double clock_seconds(void);

@@ -130,8 +130,9 @@ static void add_facts(page_parts *p)
 static report_line *two_lines(arena *a, const metrics_series *s, const char *label)
 {
     report_line *lines = arena_array(a, report_line, 2);
-    lines[0] = (report_line){"each step", REPORT_FAINT, s->step, s->value, s->n};
-    lines[1] = (report_line){label, REPORT_LINE, s->step, series_smoothed(a, s), s->n};
+    lines[0] =
+        (report_line){.label = "each step", .style = REPORT_FAINT, .x = s->step, .y = s->value, .n = s->n};
+    lines[1] = (report_line){.label = label, .x = s->step, .y = series_smoothed(a, s), .n = s->n};
     return lines;
 }
 
@@ -153,8 +154,11 @@ static void add_charts(page_parts *p)
         if (!s) continue;
         report_line *lines = two_lines(p->a, s, kinds[i].label);
         if (!kinds[i].smooth)
-            lines[0] = (report_line){kinds[i].label, kinds[i].points ? REPORT_POINTS : REPORT_LINE, s->step,
-                                     s->value, s->n};
+            lines[0] = (report_line){.label = kinds[i].label,
+                                     .style = kinds[i].points ? REPORT_POINTS : REPORT_LINE,
+                                     .x = s->step,
+                                     .y = s->value,
+                                     .n = s->n};
         p->charts[p->n_charts++] = (report_chart){.title = kinds[i].title,
                                                   .x_label = "step",
                                                   .y_label = kinds[i].unit,

@@ -29,12 +29,13 @@ static i64 make_charts(arena *a, const run_files *runs, i64 n, report_chart char
         for (i64 i = 0; i < n; i++) {
             const metrics_series *s = metrics_find(&runs[i].metrics, kinds[k].name);
             // a run without the metric keeps its colour by an empty line
-            lines[n_lines++] =
-                (report_line){labels[i], kinds[k].points ? REPORT_POINTS : REPORT_LINE, s ? s->step : NULL,
-                              !s                ? NULL
-                              : kinds[k].smooth ? series_smoothed(a, s)
-                                                : s->value,
-                              s ? s->n : 0};
+            lines[n_lines++] = (report_line){.label = labels[i],
+                                             .style = kinds[k].points ? REPORT_POINTS : REPORT_LINE,
+                                             .x = s ? s->step : NULL,
+                                             .y = !s                ? NULL
+                                                  : kinds[k].smooth ? series_smoothed(a, s)
+                                                                    : s->value,
+                                             .n = s ? s->n : 0};
         }
         bool any = false;
         for (i64 i = 0; i < n; i++) any |= lines[i].n > 0;

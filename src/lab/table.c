@@ -1,0 +1,332 @@
+/* From results to verdicts: see table.h. */
+#include "lab/table.h"
+#include <gsl/gsl_cdf.h>
+#include <math.h>
+#include <stdio.h>
+
+lab_mean lab_mean_of(const double *x, i64 n)
+{
+    lab_mean m = {.n = n, .mean = NAN, .se = NAN, .half = NAN};
+    double sum = 0, squares = 0;
+    if (!n) return m;
+    for (i64 i = 0; i < n; i++) sum += x[i];
+    m.mean = sum / (double)n;
+    if (n < 2) return m;
+    for (i64 i = 0; i < n; i++) squares += (x[i] - m.mean) * (x[i] - m.mean);
+    m.se = sqrt(squares / (double)(n - 1) / (double)n);
+    m.half = gsl_cdf_tdist_Pinv(0.975, (double)(n - 1)) * m.se;
+    return m;
+}
+
+bool lab_resolved(const lab_mean *m) { return m->n >= 2 && fabs(m->mean) > m->half; }
+
+/* ---- cells */
+
+static const lab_result *find(const lab_result *all, i64 n, const experiment *e, const lab_arm *arm,
+                              const char *value, i64 seed)
+{
+    for (i64 i = n - 1; i >= 0; i--)
+        if (all[i].seed == seed && !strcmp(all[i].arm, arm->name) && !strcmp(all[i].value, value) &&
+            !strcmp(all[i].experiment, e->name) && !strcmp(all[i].scale, e->scale ? e->scale : ""))
+            return &all[i];
+    return NULL;
+}
+
+static bool finished(const lab_result *r) { return result_is(r, "done") && isfinite(r->bits_per_byte); }
+
+static void fill_cell(lab_cell *c, const experiment *e, const lab_result *all, i64 n, const lab_arm *arm,
+                      const char *value, i64 seeds)
+{
+    double bits[MOST_SEEDS];
+    *c = (lab_cell){.wanted = seeds};
+    for (i64 s = 0; s < seeds; s++) {
+        const lab_result *r = find(all, n, e, arm, value, e->seeds[s]);
+        c->run[s] = r;
+        if (finished(r))
+            bits[c->done++] = r->bits_per_byte;
+        else if (result_is(r, "done") || result_is(r, "diverged")) // ended with a loss that is no number
+            c->diverged++;
+        else if (r)
+            c->failed++;
+        else
+            c->missing++;
+    }
+    c->bits = lab_mean_of(bits, c->done);
+}
+
+/* As the queue chooses: the lowest mean of those that all their seeds finished. */
+static void choose(const experiment *e, lab_row *r)
+{
+    double least = INFINITY;
+    r->chosen = -1;
+    for (i64 v = 0; v < e->n_values; v++)
+        if (r->values[v].done == r->values[v].wanted && r->values[v].bits.mean < least)
+            least = r->values[v].bits.mean, r->chosen = v;
+    r->edge = r->chosen == 0 || r->chosen == e->n_values - 1;
+}
+
+static double mean_over(const lab_cell *c, double (*get)(const lab_result *r))
+{
+    double sum = 0;
+    i64 n = 0;
+    for (i64 s = 0; s < c->wanted; s++) {
+        double x = finished(c->run[s]) ? get(c->run[s]) : NAN;
+        if (isfinite(x)) sum += x, n++;
+    }
+    return n ? sum / (double)n : NAN;
+}
+static double get_rate(const lab_result *r) { return r->tokens_per_s; }
+static double get_memory(const lab_result *r) { return r->memory; }
+static double get_parameters(const lab_result *r) { return (double)r->parameters; }
+static double get_flops(const lab_result *r) { return r->flops_per_token; }
+static double get_seconds(const lab_result *r) { return r->seconds; }
+
+static void fill_layers(lab_row *r)
+{
+    i64 runs = 0;
+    for (i64 s = 0; s < r->cell.wanted; s++) {
+        const lab_result *x = r->cell.run[s];
+        if (!finished(x) || !x->n_layers || x->n_layers > COUNT(r->layers)) continue;
+        for (i64 l = 0; l < x->n_layers; l++) r->layers[l] += x->layers[l];
+        r->n_layers = x->n_layers;
+        runs++;
+    }
+    for (i64 l = 0; l < r->n_layers; l++) r->layers[l] /= (double)runs;
+}
+
+/* ---- pairs */
+
+/* Bits per byte when SHARE of the run's tokens were seen: between its evaluations by a straight line. Its
+ * schedule had not ended there, which counts against it. */
+static double bits_at(const lab_result *r, double share)
+{
+    double at = share * (double)r->tokens;
+    if (share >= 1) return r->bits_per_byte;
+    for (i64 i = 1; i < r->n_curve; i++)
+        if (r->curve_tokens[i] >= at && r->curve_tokens[i - 1] <= at &&
+            r->curve_tokens[i] > r->curve_tokens[i - 1]) {
+            double part = (at - r->curve_tokens[i - 1]) / (r->curve_tokens[i] - r->curve_tokens[i - 1]);
+            return r->curve_bits[i - 1] + part * (r->curve_bits[i] - r->curve_bits[i - 1]);
+        }
+    return NAN;
+}
+
+static void compare(const experiment *e, lab_row *r, const lab_row *base)
+{
+    double difference[MOST_SEEDS], speed[MOST_SEEDS], equal[MOST_SEEDS];
+    i64 n = 0, n_speed = 0, n_equal = 0;
+    for (i64 s = 0; s < e->n_seeds; s++) {
+        const lab_result *x = r->cell.run[s], *y = base->cell.run[s];
+        if (!finished(x) || !finished(y)) continue;
+        difference[n++] = x->bits_per_byte - y->bits_per_byte;
+        if (!(x->tokens_per_s > 0) || !(y->tokens_per_s > 0)) continue;
+        speed[n_speed++] = log(x->tokens_per_s / y->tokens_per_s);
+        double tx = (double)x->tokens / x->tokens_per_s, ty = (double)y->tokens / y->tokens_per_s;
+        double least = fmin(tx, ty), d = bits_at(x, least / tx) - bits_at(y, least / ty);
+        if (isfinite(d)) equal[n_equal++] = d;
+    }
+    r->difference = lab_mean_of(difference, n);
+    r->speed = lab_mean_of(speed, n_speed);
+    r->equal_time = lab_mean_of(equal, n_equal);
+}
+
+/* ---- words */
+
+static const char *equal_what(const experiment *e)
+{
+    return e->match == MATCH_PARAMETERS        ? "at equal parameters and tokens"
+           : e->match == MATCH_FLOPS_PER_TOKEN ? "at equal FLOPs a token and tokens"
+           : e->match == MATCH_COMPUTE         ? "at equal compute"
+                                               : "at equal tokens";
+}
+
+static void add_speed(text *t, const lab_row *r)
+{
+    double ratio = exp(r->speed.mean) - 1;
+    if (!r->speed.n) return;
+    if (fabs(ratio) < 0.015)
+        text_add(t, ", as fast");
+    else
+        text_add(t, ", %.0f %% %s%s", 100 * fabs(ratio), ratio > 0 ? "faster" : "slower",
+                 lab_resolved(&r->speed) ? "" : " (not resolved)");
+    if (fabs(ratio) < 0.015 || !r->equal_time.n) return;
+    text_add(t, "; at equal time %s by %.4f", r->equal_time.mean < 0 ? "better" : "worse",
+             fabs(r->equal_time.mean));
+    if (isfinite(r->equal_time.half)) text_add(t, " ± %.4f", r->equal_time.half);
+}
+
+static const char *verdict(arena *a, const experiment *e, const lab_row *r, const lab_row *base)
+{
+    text t = {0};
+    const lab_mean *d = &r->difference;
+    const lab_cell *c = &r->cell;
+    if (r == base)
+        text_add(&t, "the baseline");
+    else if (!c->done && c->diverged)
+        text_add(&t, "diverged with every seed that was run (%lld)", (long long)c->diverged);
+    else if (!d->n)
+        text_add(&t, "no pair of finished runs to compare");
+    else if (d->n < 2)
+        text_add(&t, "not resolved: one pair of runs (difference %+.4f)", d->mean);
+    else if (!lab_resolved(d))
+        text_add(&t, "not resolved at this scale: %+.4f ± %.4f bits/byte %s", d->mean, d->half,
+                 equal_what(e));
+    else
+        text_add(&t, "%s by %.4f ± %.4f bits/byte %s", d->mean < 0 ? "better" : "worse", fabs(d->mean),
+                 d->half, equal_what(e));
+    if (r != base && d->n) add_speed(&t, r);
+    if (c->diverged && c->done)
+        text_add(&t, "; %lld of %lld seeds diverged", (long long)c->diverged, (long long)c->wanted);
+    if (c->failed) text_add(&t, "; %lld of %lld runs failed", (long long)c->failed, (long long)c->wanted);
+    if (c->missing && e->n_values && r->chosen < 0 && !c->diverged)
+        text_add(&t, "; not tuned yet");
+    else if (c->missing)
+        text_add(&t, "; %lld of %lld seeds are missing", (long long)c->missing, (long long)c->wanted);
+    const char *kept = arena_strdup(a, t.data ? t.data : "");
+    text_free(&t);
+    return kept;
+}
+
+/* ---- the whole */
+
+static void add_name(arena *a, const char ***list, i64 *n, const char *name)
+{
+    for (i64 i = 0; i < *n; i++)
+        if (!strcmp((*list)[i], name)) return;
+    const char **grown = arena_array(a, const char *, *n + 1);
+    if (*n) memcpy(grown, *list, (size_t)*n * sizeof *grown);
+    grown[(*n)++] = name;
+    *list = grown;
+}
+
+static double value_of(const lab_arm *arm, const char *key)
+{
+    double x;
+    for (i64 i = 0; i < arm->n_set; i++)
+        if (!strcmp(arm->set[i].key, key) && parse_count(arm->set[i].value, &x) && x > 0) return x;
+    return NAN;
+}
+
+/* A slope a seed, over the arms that it finished; then their mean. */
+static void fit_trend(lab_table *t)
+{
+    const experiment *e = t->e;
+    double slope[MOST_SEEDS];
+    i64 n = 0;
+    for (i64 s = 0; e->trend && s < e->n_seeds; s++) {
+        double sx = 0, sy = 0, sxx = 0, sxy = 0, m = 0;
+        for (i64 i = 0; i < e->n_arms; i++) {
+            double x = log10(value_of(&e->arms[i], e->trend));
+            const lab_result *r = t->rows[i].cell.run[s];
+            if (!isfinite(x) || !finished(r)) continue;
+            sx += x, sy += r->bits_per_byte, sxx += x * x, sxy += x * r->bits_per_byte, m++;
+        }
+        double spread = sxx - sx * sx / fmax(m, 1);
+        t->trend_arms = MAX(t->trend_arms, (i64)m);
+        if (m >= 3 && spread > 1e-9) slope[n++] = (sxy - sx * sy / m) / spread;
+    }
+    t->trend = lab_mean_of(slope, n);
+}
+
+static void add_note(arena *a, lab_table *t, const char *note) { add_name(a, &t->notes, &t->n_notes, note); }
+
+static void add_notes(arena *a, lab_table *t)
+{
+    const experiment *e = t->e;
+    i64 edges = 0, lacking = 0, diverged = 0, failed = 0, disturbed = 0, reused = 0;
+    for (i64 i = 0; i < e->n_arms; i++) {
+        const lab_row *r = &t->rows[i];
+        edges += r->edge;
+        lacking += r->cell.missing;
+        diverged += r->cell.diverged;
+        failed += r->cell.failed;
+        for (i64 s = 0; s < r->cell.wanted; s++) {
+            disturbed += r->cell.run[s] && r->cell.run[s]->processor_share < 0.85;
+            reused += r->cell.run[s] && r->cell.run[s]->reused;
+        }
+    }
+    if (e->n_values)
+        add_note(a, t,
+                 arena_printf(a, "%s was tuned for each arm, over %lld values with %s.", e->tune_key,
+                              (long long)e->n_values,
+                              e->tune_all_seeds ? "all seeds"
+                                                : "the first seed (which is one of those averaged)"));
+    else
+        add_note(a, t, "Nothing was tuned: all arms share one learning rate, which may suit some better.");
+    if (edges)
+        add_note(a, t,
+                 arena_printf(a,
+                              "%lld arm%s chose the lowest or highest value tried (marked !): the best may "
+                              "lie outside.",
+                              (long long)edges, edges > 1 ? "s" : ""));
+    if (t->n_codes > 1) {
+        text names = {0};
+        for (i64 i = 0; i < t->n_codes; i++) text_add(&names, "%s%s", i ? ", " : "", t->codes[i]);
+        add_note(a, t,
+                 arena_printf(a, "The runs come from %lld versions of the code: %s.", (long long)t->n_codes,
+                              names.data));
+        text_free(&names);
+    }
+    if (disturbed)
+        add_note(
+            a, t,
+            arena_printf(a,
+                         "%lld of the runs got less than 85 %% of their processors: other work disturbed "
+                         "them, and tokens/s and figures at equal time say little.",
+                         (long long)disturbed));
+    if (reused)
+        add_note(a, t,
+                 arena_printf(a,
+                              "%lld of the runs are another experiment's: speeds against them were not "
+                              "measured side by side.",
+                              (long long)reused));
+    if (diverged) add_note(a, t, arena_printf(a, "%lld runs diverged.", (long long)diverged));
+    if (failed) add_note(a, t, arena_printf(a, "%lld runs failed; no mean holds them.", (long long)failed));
+    if (lacking)
+        add_note(a, t,
+                 arena_printf(a, "%lld runs are missing: the report is not complete.", (long long)lacking));
+}
+
+void lab_table_make(arena *a, const experiment *e, const lab_result *results, i64 n, lab_table *t)
+{
+    *t = (lab_table){.e = e, .rows = arena_array(a, lab_row, e->n_arms), .n_results = n};
+    for (i64 i = 0; i < e->n_arms; i++) {
+        lab_row *r = &t->rows[i];
+        *r = (lab_row){.arm = &e->arms[i], .chosen = -1};
+        r->values = arena_array(a, lab_cell, e->n_values + 1);
+        for (i64 v = 0; v < e->n_values; v++)
+            fill_cell(&r->values[v], e, results, n, r->arm, e->tune_values[v],
+                      e->tune_all_seeds ? e->n_seeds : 1);
+        choose(e, r);
+        if (!e->n_values || r->chosen >= 0)
+            fill_cell(&r->cell, e, results, n, r->arm, r->chosen >= 0 ? e->tune_values[r->chosen] : "",
+                      e->n_seeds);
+        else { // every value tried diverged, or is missing
+            r->cell = (lab_cell){.wanted = e->n_seeds};
+            for (i64 v = 0; v < e->n_values; v++) r->cell.diverged |= r->values[v].diverged;
+            r->cell.missing = r->cell.diverged ? 0 : e->n_seeds;
+        }
+        r->edge = r->edge && e->n_values > 0;
+        r->tokens_per_s = mean_over(&r->cell, get_rate);
+        r->memory = mean_over(&r->cell, get_memory);
+        r->parameters = mean_over(&r->cell, get_parameters);
+        r->flops_per_token = mean_over(&r->cell, get_flops);
+        r->seconds = mean_over(&r->cell, get_seconds);
+        fill_layers(r);
+        t->n_wanted += r->cell.wanted;
+    }
+    for (i64 i = 0; i < n; i++) {
+        if (strcmp(results[i].experiment, e->name)) continue;
+        if (*results[i].code) add_name(a, &t->codes, &t->n_codes, results[i].code);
+        if (results[i].host && *results[i].host)
+            add_name(a, &t->machines, &t->n_machines,
+                     arena_printf(a, "%s, %s kernels, %lld thread%s a run", results[i].host, results[i].isa,
+                                  (long long)results[i].threads, results[i].threads == 1 ? "" : "s"));
+    }
+    for (i64 i = 0; i < e->n_arms; i++) {
+        compare(e, &t->rows[i], &t->rows[e->arms[i].baseline]);
+        t->rows[i].verdict = verdict(a, e, &t->rows[i], &t->rows[e->arms[i].baseline]);
+    }
+    fit_trend(t);
+    add_notes(a, t);
+}
