@@ -111,6 +111,15 @@ static double bits_at(const lab_result *r, double share)
     return NAN;
 }
 
+static const double UNDISTURBED = 0.85; // of its processors' time
+
+/* May their speeds be compared? Both had their processors, and ran in the same experiment, in turn. */
+static bool same_conditions(const lab_result *x, const lab_result *y)
+{
+    return x->tokens_per_s > 0 && y->tokens_per_s > 0 && x->processor_share >= UNDISTURBED &&
+           y->processor_share >= UNDISTURBED && x->reused == y->reused;
+}
+
 static void compare(const experiment *e, lab_row *r, const lab_row *base)
 {
     double difference[MOST_SEEDS], speed[MOST_SEEDS], equal[MOST_SEEDS];
@@ -119,7 +128,7 @@ static void compare(const experiment *e, lab_row *r, const lab_row *base)
         const lab_result *x = r->cell.run[s], *y = base->cell.run[s];
         if (!finished(x) || !finished(y)) continue;
         difference[n++] = x->bits_per_byte - y->bits_per_byte;
-        if (!(x->tokens_per_s > 0) || !(y->tokens_per_s > 0)) continue;
+        if (!same_conditions(x, y)) continue;
         speed[n_speed++] = log(x->tokens_per_s / y->tokens_per_s);
         double tx = (double)x->tokens / x->tokens_per_s, ty = (double)y->tokens / y->tokens_per_s;
         double least = fmin(tx, ty), d = bits_at(x, least / tx) - bits_at(y, least / ty);
@@ -241,7 +250,7 @@ static void add_notes(arena *a, lab_table *t)
         diverged += r->cell.diverged;
         failed += r->cell.failed;
         for (i64 s = 0; s < r->cell.wanted; s++) {
-            disturbed += r->cell.run[s] && r->cell.run[s]->processor_share < 0.85;
+            disturbed += r->cell.run[s] && r->cell.run[s]->processor_share < UNDISTURBED;
             reused += r->cell.run[s] && r->cell.run[s]->reused;
         }
     }
@@ -268,17 +277,16 @@ static void add_notes(arena *a, lab_table *t)
         text_free(&names);
     }
     if (disturbed)
-        add_note(
-            a, t,
-            arena_printf(a,
-                         "%lld of the runs got less than 85 %% of their processors: other work disturbed "
-                         "them, and tokens/s and figures at equal time say little.",
-                         (long long)disturbed));
+        add_note(a, t,
+                 arena_printf(a,
+                              "%lld of the runs got less than 85 %% of their processors: other work "
+                              "disturbed them; their tokens/s say little and are compared with nothing.",
+                              (long long)disturbed));
     if (reused)
         add_note(a, t,
                  arena_printf(a,
-                              "%lld of the runs are another experiment's: speeds against them were not "
-                              "measured side by side.",
+                              "%lld of the runs are another experiment's: speeds are not compared with "
+                              "theirs, which were not measured side by side.",
                               (long long)reused));
     if (diverged) add_note(a, t, arena_printf(a, "%lld runs diverged.", (long long)diverged));
     if (failed) add_note(a, t, arena_printf(a, "%lld runs failed; no mean holds them.", (long long)failed));
