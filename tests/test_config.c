@@ -1,6 +1,7 @@
 /* The configuration: layers, messages, round trips, the tables themselves, and every example of the
  * documents. */
 #include "base/file.h"
+#include "lab/experiment.h"
 #include "config/parts.h"
 #include "check.h"
 #include <glob.h>
@@ -532,6 +533,30 @@ static i64 load_fences(const char *name, const char *page)
     return n;
 }
 
+/* Files under configs/lab are experiments, but for the configuration they share. */
+static bool is_experiment(const char *path)
+{
+    return strstr(path, "/configs/lab/") && !strstr(path, "/base.yaml");
+}
+
+static i64 check_experiment(const char *path)
+{
+    experiment *e;
+    config *c;
+    assert_ok(experiment_load(path, NULL, &e));
+    for (i64 arm = 0; arm < e->n_arms; arm++) {
+        lab_setting *set;
+        const char *words[256];
+        i64 n;
+        experiment_settings(e->arena, e, arm, NULL, 0, &set, &n);
+        for (i64 i = 0; i < n; i++) words[i] = arena_printf(e->arena, "%s=%s", set[i].key, set[i].value);
+        assert_ok(config_load(e->base, words, n, &c));
+        config_close(c);
+    }
+    experiment_close(e);
+    return 1;
+}
+
 static void test_examples(void **state)
 {
     (void)state;
@@ -546,6 +571,10 @@ static void test_examples(void **state)
         for (size_t f = 0; f < found.gl_pathc; f++) {
             char *data;
             size_t bytes;
+            if (is_experiment(found.gl_pathv[f])) {
+                files += check_experiment(found.gl_pathv[f]);
+                continue;
+            }
             assert_ok(file_read(found.gl_pathv[f], &data, &bytes));
             if (i < 2)
                 files += load_example(found.gl_pathv[f], data, bytes);

@@ -258,13 +258,9 @@ void report_svg(text *t, const report_chart *c, i64 id)
                  l->style == REPORT_FAINT    ? " faint"
                  : l->style == REPORT_POINTS ? " thin"
                                              : "");
-<<<<<<< HEAD
-        if (l->style != REPORT_DOTS) draw_path(t, l, &x, &y);
-=======
         draw_band(t, l, &x, &y);
         text_add(t, "<path d=\"");
-        draw_path(t, l, &x, &y);
->>>>>>> 050f6a2 (lab: experiments: arms, seeds, tuning, matching, a report with intervals and verdicts)
+        if (l->style != REPORT_DOTS) draw_path(t, l, &x, &y);
         text_add(t, "\"/>");
         if (l->style == REPORT_POINTS || l->style == REPORT_DOTS) draw_points(t, l, &x, &y);
         text_add(t, "</g>");
