@@ -67,13 +67,7 @@ took
 headline "Text: a dictionary of English"
 if ! have $demo/gcide.txt; then
     anew=1
-    rm -rf $demo/package
-    sh scripts/deps.sh unpack dict-gcide $demo/package
-    # dictzip is gzip with an index: gzip reads it
-    gzip -dc <$demo/package/usr/share/dictd/gcide.dict.dz >$demo/gcide.txt.part
-    mv $demo/package/usr/share/doc/dict-gcide/copyright $demo/gcide.copyright
-    rm -rf $demo/package
-    mv $demo/gcide.txt.part $demo/gcide.txt
+    sh scripts/text.sh $demo
 fi
 say "$(($(wc -c <$demo/gcide.txt) / 1000000)) MB; a document an entry (license: $demo/gcide.copyright)"
 took

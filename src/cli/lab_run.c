@@ -39,6 +39,7 @@ static const struct argp_option run_options[] = {
     {"out", 'o', "DIR", 0, "Runs, shards and results go below it (default: runs/lab)", 0},
     {"jobs", OPT_JOBS, "N", 0, "Runs at a time, each on its own processors (default: a run a processor)", 0},
     {"again", OPT_AGAIN, 0, 0, "Run anew what has been run", 0},
+    {"json", OPT_JSON, 0, 0, "Print the report as one JSON object, not as Markdown", 0},
     {"dry-run", OPT_DRY, 0, 0, "Print the runs and the predicted time, run nothing", 0},
     {0}};
 
@@ -152,7 +153,7 @@ static status list_runs(lab_plan *p)
     return OK;
 }
 
-static status print_table(const experiment *e, const char *results)
+static status print_table(const experiment *e, const char *results, bool json)
 {
     arena *a;
     lab_results r;
@@ -162,8 +163,11 @@ static status print_table(const experiment *e, const char *results)
     status s = results_read(a, results, &r);
     if (!s) {
         lab_table_make(a, e, r.item, r.n, &t);
-        lab_markdown(&t, &out);
-        fputs(out.data, stdout);
+        if (json)
+            s = lab_json(&t, &out);
+        else
+            lab_markdown(&t, &out);
+        if (!s) fputs(out.data, stdout);
     }
     text_free(&out);
     arena_close(a);
@@ -186,16 +190,17 @@ static status run_one(run_args *a, const experiment *e, const lab_options *o, co
     double seconds;
     i64 all, known;
     TRY(lab_plan_open(e, o, &p));
+    lab_plan_fit(p);
     status s = a->dry ? list_runs(p) : lab_plan_seconds(p, &seconds);
     if (!s && !a->dry) {
         lab_plan_count(p, &all, &known);
         fprintf(stderr,
                 "%s: %lld arms, %lld runs, %lld known already; about %s for the rest, %lld at a time\n",
                 e->title, (long long)e->n_arms, (long long)all, (long long)known, show_seconds(seconds, time),
-                (long long)o->jobs);
+                (long long)p->o.jobs);
         s = lab_queue_run(p, q);
         clear_line(a);
-        if (!s) s = print_table(e, lab_results_path(p));
+        if (!s) s = print_table(e, lab_results_path(p), a->json);
         if (!s) s = failures(p);
         if (!s) fprintf(stderr, "results: %s\n", lab_results_path(p));
     }

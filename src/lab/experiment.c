@@ -417,6 +417,7 @@ status experiment_load(const char *path, const char *scale, experiment **out)
                       .path = arena_strdup(a, path),
                       .name = arena_printf(a, "%.*s", (int)strcspn(base, "."), base),
                       .scale = scale,
+                      .overrides = "",
                       .seeds = {1, 2, 3},
                       .n_seeds = 3,
                       .match_multiple = 1};
@@ -462,6 +463,7 @@ status experiment_override(experiment *e, const char *word)
         return fail(ERR_CONFIG, "command line: %s is what %s varies; change the file instead", key, e->path);
     settings set = {.item = e->set, .n = e->n_set, .room = e->n_set};
     put(e->arena, &set, key, arena_strdup(e->arena, equals + 1));
+    e->overrides = arena_printf(e->arena, "%s %s", e->overrides, word);
     e->set = set.item;
     e->n_set = set.n;
     return OK;

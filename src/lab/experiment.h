@@ -52,7 +52,8 @@ typedef struct experiment {
     arena *arena;
     const char *path, *name; // name: the file's without folder and ending
     const char *scale, *title, *question, *claim, *base, *trend;
-    lab_setting *set; // of all arms
+    const char *overrides; // " key=value ..." of the command line
+    lab_setting *set;      // of all arms
     i64 n_set;
     lab_arm *arms;
     i64 n_arms;

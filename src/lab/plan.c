@@ -99,16 +99,17 @@ status plan_config(lab_plan *p, i64 arm, const lab_setting *more, i64 n_more, co
     return OK;
 }
 
-status plan_figures(const lab_plan *p, config *c, model_figures *out)
+status plan_figures(lab_plan *p, config *c, model_figures *out)
 {
     session *s;
     TRY(session_open(c, p->o.device, &(session_options){.isa = p->o.isa, .plan_only = true}, &s));
     *out = s->figures;
+    p->most_memory = fmax(p->most_memory, (double)s->memory.total);
     session_close(s);
     return OK;
 }
 
-status plan_size(const lab_plan *p, config *c, i64 *steps, double *flops, double *seconds)
+status plan_size(lab_plan *p, config *c, i64 *steps, double *flops, double *seconds)
 {
     budget b;
     model_figures f;
@@ -355,6 +356,17 @@ void lab_plan_count(const lab_plan *p, i64 *all, i64 *known)
     else
         *all = e->n_arms * (e->tune_all_seeds ? e->n_values * e->n_seeds : e->n_values + e->n_seeds - 1);
     *all = MAX(*all, p->n_jobs);
+}
+
+void lab_plan_fit(lab_plan *p)
+{
+    double there = session_memory_there();
+    i64 fit = MAX((i64)(0.9 * there / fmax(p->most_memory, 1)), (i64)1);
+    char most[32], have[32];
+    if (there <= 0 || fit >= p->o.jobs) return;
+    plan_say(p, "%lld runs at a time, not %lld: one takes up to %s, and there are %s", (long long)fit,
+             (long long)p->o.jobs, show_bytes(p->most_memory, most), show_bytes(there, have));
+    p->o.jobs = fit;
 }
 
 status lab_plan_save(const lab_plan *p)

@@ -46,6 +46,7 @@ typedef struct lab_plan {
     i64 *chosen;             // [arms] index of the tuned value; -1: not known yet, or nothing is tuned
     const char **matched;    // [arms] the value that `match` found; NULL: as it is
     double *match_ratio;     // [arms] what is matched, as a share of the baseline's; NAN: nothing is matched
+    double most_memory;      // bytes that the largest run plans to take
     double seconds_per_flop; // of one run beside the others; 0: not measured
     struct lab_shards *shards;
 } lab_plan;
@@ -60,6 +61,8 @@ status lab_plan_extend(lab_plan *p, i64 *added) MUST;
 void lab_plan_count(const lab_plan *p, i64 *all, i64 *known);
 /* Predicted time of what is left, all stages; measures a step of the first arm once. */
 status lab_plan_seconds(lab_plan *p, double *seconds) MUST;
+/* Fewer runs at a time where so many do not fit into memory together: sets the plan's jobs, and says so. */
+void lab_plan_fit(lab_plan *p);
 /* All results there are, in the experiment's order, into results.jsonl in the plan's folder. */
 status lab_plan_save(const lab_plan *p) MUST;
 const char *lab_results_path(const lab_plan *p);

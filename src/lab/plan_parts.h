@@ -17,8 +17,8 @@ typedef struct lab_shards {
 status plan_config(lab_plan *p, i64 arm, const lab_setting *more, i64 n_more, config **out,
                    const char ***words, i64 *n_words, u64 *data) MUST;
 /* Steps and flops of the run; a time budget: both 0 and its *seconds. */
-status plan_size(const lab_plan *p, config *c, i64 *steps, double *flops, double *seconds) MUST;
-status plan_figures(const lab_plan *p, config *c, model_figures *out) MUST;
+status plan_size(lab_plan *p, config *c, i64 *steps, double *flops, double *seconds) MUST;
+status plan_figures(lab_plan *p, config *c, model_figures *out) MUST;
 /* match.c: fills p->matched and p->match_ratio. */
 status plan_match(lab_plan *p) MUST;
 void plan_say(const lab_plan *p, const char *format, ...) PRINTF(2, 3);

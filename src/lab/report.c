@@ -196,7 +196,8 @@ static void markdown(arena *a, const lab_table *t, text *out)
         text_add(out, "\n## What each layer is worth: nats a token lost without it\n\n");
         grid(out, layer_cells(a, t, layers), e->n_arms + 1, layers + 1);
     }
-    text_add(out, "\n## Settings\n\n");
+    text_add(out, "\n## Settings\n\nCommand: `keel lab run %s%s%s%s`.\n\n", e->path,
+             e->scale ? " --scale " : "", e->scale ? e->scale : "", e->overrides);
     if (e->match) text_add(out, "Matched to the baseline's %s by `%s`.\n\n", what_matched(e), e->match_key);
     settings(out, "all arms", e->set, e->n_set);
     for (i64 i = 0; i < e->n_arms; i++) settings(out, e->arms[i].name, e->arms[i].set, e->arms[i].n_set);

@@ -12,8 +12,8 @@
     FIELD(experiment)                                                                                        \
     FIELD(scale)                                                                                             \
     FIELD(arm)                                                                                               \
-    FIELD(value) FIELD(status) FIELD(message) FIELD(identity) FIELD(code) FIELD(isa) FIELD(host) FIELD(run)  \
-        FIELD(settings)
+    FIELD(value)                                                                                             \
+    FIELD(status) FIELD(message) FIELD(identity) FIELD(code) FIELD(isa) FIELD(host) FIELD(run) FIELD(settings)
 #define WHOLES(FIELD)                                                                                        \
     FIELD(seed)                                                                                              \
     FIELD(threads) FIELD(steps) FIELD(tokens) FIELD(parameters) FIELD(active_parameters) FIELD(reused)
