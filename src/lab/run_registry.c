@@ -17,8 +17,9 @@
     C(params_vocab)                                                                                          \
     C(tokens)                                                                                                \
     C(flops)                                                                                                 \
-    C(steps) C(loss) C(train_loss) C(bits_per_byte) C(lr) C(batch) C(bits) C(seed) C(layers) C(width)        \
-        C(context) C(vocab)
+    C(steps)                                                                                                 \
+    C(loss) C(train_loss) C(bits_per_byte) C(lr) C(batch) C(bits) C(seed) C(layers) C(width) C(context)      \
+        C(vocab)
 enum {
 #define C(name) AT_##name,
     COLUMNS(C)
