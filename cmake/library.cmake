@@ -69,15 +69,19 @@ install(FILES ${COMPLETIONS}/keel.bash DESTINATION ${CMAKE_INSTALL_DATADIR}/bash
 install(FILES ${COMPLETIONS}/_keel DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions OPTIONAL)
 install(FILES ${COMPLETIONS}/keel.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d OPTIONAL)
 
-# ---- tests: the library through its header alone; the installed tree as a stranger's program meets it
+# ---- tests: the library through its header alone; with faults, which needs what is below it; and the installed tree
+# as a stranger's program meets it
 if(KEEL_TESTS)
   pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
   add_executable(test_library tests/test_library.c)
   target_link_libraries(test_library PRIVATE keel_shared PkgConfig::CMOCKA pthread m)
   target_compile_definitions(test_library PRIVATE KEEL_BINARY="$<TARGET_FILE:keel>")
+  add_executable(test_library_faults tests/test_library_faults.c $<TARGET_OBJECTS:keel_api>)
+  target_link_libraries(test_library_faults PRIVATE keel_static PkgConfig::CMOCKA)
   add_test(NAME test_library COMMAND test_library)
+  add_test(NAME test_library_faults COMMAND test_library_faults)
   add_test(NAME install COMMAND sh ${CMAKE_SOURCE_DIR}/tests/install.sh ${CMAKE_BINARY_DIR} ${CMAKE_SOURCE_DIR}
                                 $<BOOL:${KEEL_SANITIZE}>)
-  set_tests_properties(test_library install PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 ENVIRONMENT
-                                                       OMP_WAIT_POLICY=passive)
+  set_tests_properties(test_library test_library_faults install PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 ENVIRONMENT
+                                                                           OMP_WAIT_POLICY=passive)
 endif()

@@ -2,6 +2,7 @@
  * bit, steps and saving, two handles in two threads, and what every wrong call answers. */
 #include <keel/keel.h>
 
+#include <locale.h>
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -492,6 +493,82 @@ static void a_handle_goes_from_thread_to_thread(void **state)
     keel_free(there);
 }
 
+/* Two whole runs at once, into two folders. */
+static void *train_elsewhere(void *argument)
+{
+    keel_train_options o = {.folder = argument};
+    keel_model *m = keel_new(NULL);
+    keel_status s = keel_configure(m, run_yaml, strlen(run_yaml), NULL, 0);
+    if (!s) s = keel_train(m, &o, NULL);
+    if (s) fprintf(stderr, "%s\n", keel_message(m));
+    keel_free(m);
+    return s ? argument : NULL;
+}
+
+static void two_runs_in_two_threads(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"left", "right"};
+    pthread_t thread[2];
+    char out[2][256], file[600];
+    void *failed;
+    for (int i = 0; i < 2; i++) {
+        snprintf(out[i], sizeof out[i], "%s", in(names[i]));
+        assert_int_equal(pthread_create(&thread[i], NULL, train_elsewhere, out[i]), 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        pthread_join(thread[i], &failed);
+        assert_null(failed);
+    }
+    for (int i = 0; i < 2; i++) {
+        snprintf(file, sizeof file, "%s/step_12/model.safetensors", out[i]);
+        same_files(file, in("by_library/step_12/model.safetensors"));
+    }
+}
+
+/* ---- a program that writes 0,5 */
+
+static int comma(void *context, const keel_token *t)
+{
+    (void)t;
+    snprintf(context, 8, "%.1f", 0.5);
+    return 1;
+}
+
+static void another_language(void **state)
+{
+    (void)state;
+    char line[512], number[8] = "";
+    char *value;
+    int32_t tokens[PLACES], targets[PLACES];
+    keel_rows rows = counting(tokens, targets, 0);
+    keel_generate_options o = {.token = comma, .context = number};
+    snprintf(line, sizeof line, "localedef -i de_DE -f UTF-8 '%s/de_DE.UTF-8' >/dev/null 2>&1", folder);
+    int made = system(line);
+    setenv("LOCPATH", folder, 1);
+    if (made || !setlocale(LC_ALL, "de_DE.UTF-8")) {
+        unsetenv("LOCPATH");
+        skip(); // no localedef, or no sources of locales (package locales)
+    }
+    keel_model *m = configured(bare_yaml, "train.optimizer.lr=0.0025");
+    assert_done(m, keel_value(m, "train.optimizer.lr", &value));
+    assert_string_equal(value, "0.0025");
+    keel_release(value);
+    assert_done(m, keel_step(m, &rows, NULL));
+    assert_done(m, keel_save(m, in("german")));
+    assert_done(m, keel_open(m, in("german")));
+    assert_done(m, keel_value(m, "train.optimizer.lr", &value));
+    assert_string_equal(value, "0.0025");
+    keel_release(value);
+    assert_done(m, keel_generate_tokens(m, tokens, 3, &o, NULL));
+    keel_free(m);
+    assert_string_equal(number, "0,5"); // the callback is the program's
+    snprintf(number, sizeof number, "%.1f", 0.5);
+    assert_string_equal(number, "0,5");
+    setlocale(LC_ALL, "C");
+    unsetenv("LOCPATH");
+}
+
 /* ---- what goes wrong */
 
 static void without_a_handle(void **state)
@@ -908,6 +985,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(rows_have_documents_and_rates),
         cmocka_unit_test(two_handles_in_two_threads),
         cmocka_unit_test(a_handle_goes_from_thread_to_thread),
+        cmocka_unit_test(two_runs_in_two_threads),
+        cmocka_unit_test(another_language),
         cmocka_unit_test(without_a_handle),
         cmocka_unit_test(without_a_model),
         cmocka_unit_test(bad_configurations),

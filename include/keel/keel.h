@@ -12,7 +12,8 @@
  * Threads. A handle is used by one thread at a time, any thread; different handles in different threads at
  * once are fine. A call on a handle that is in a call already (another thread's, or its own callback's) is
  * refused with KEEL_ERROR_USAGE and leaves no message. Calls do their work with OpenMP's threads and must not
- * be made inside a parallel region. Callbacks are called by the thread that made the call.
+ * be made inside a parallel region; the program's own number of threads and its locale are left, and found by
+ * callbacks, as they were. Callbacks are called by the thread that made the call.
  *
  * Memory. Strings and arrays given to a call are borrowed for that call; what a call hands out through a
  * pointer to a pointer belongs to the caller, who returns it with keel_release. Options start from {0}, where
@@ -156,13 +157,13 @@ typedef struct keel_train_result {
     double loss, bits_per_byte; /* of the validation data at the end; NaN without */
 } keel_train_result;
 
-/* Trains M as configured (not a model that was opened) on data.train into a folder: what `keel train` does,
- * to the same bits for the same configuration, machine and number of threads. Tokenizer and shards are made
- * on the way where the configuration asks for it. Afterwards M is the trained model, opened from the folder;
- * so it is after KEEL_STOPPED (the state is saved; train again with resume), and after other failures M is
- * what it was. KEEL_ERROR_NUMERIC: diverged, the last good checkpoint stands; KEEL_ERROR_INPUT: the folder
- * holds a run and resume is 0. RESULT says how far it came in every case. One process, and one handle, a
- * folder at a time. */
+/* Trains M as configured (not a model that was opened; from initial weights, whatever keel_step made of them)
+ * on data.train into a folder: what `keel train` does, to the same bits for the same configuration, machine
+ * and number of threads. Tokenizer and shards are made on the way where the configuration asks for it.
+ * Afterwards M is the trained model, opened from the folder; so it is after KEEL_STOPPED (the state is saved;
+ * train again with resume), and after other failures M is what it was. KEEL_ERROR_NUMERIC: diverged, the last
+ * good checkpoint stands; KEEL_ERROR_INPUT: the folder holds a run and resume is 0. RESULT says how far it
+ * came in every case. One process, and one handle, a folder at a time. */
 KEEL_API keel_status keel_train(keel_model *m, const keel_train_options *options, keel_train_result *result);
 
 typedef struct keel_rows {

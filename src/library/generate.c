@@ -28,13 +28,17 @@ typedef struct run {
 } run;
 
 /* True: the callback asked to stop. */
-static bool hand_out(const keel_model *m, const run *r, i32 id, i64 index)
+static bool hand_out(keel_model *m, const run *r, i32 id, i64 index)
 {
     token_bytes b = m->tokenizer ? tokenizer_decode(m->tokenizer, id) : (token_bytes){0};
-    return r->o->token && r->o->token(r->o->context, &(keel_token){id, b.data, b.bytes, index});
+    if (!r->o->token) return false;
+    handle_outside(m);
+    bool stop = r->o->token(r->o->context, &(keel_token){id, b.data, b.bytes, index});
+    handle_inside(m);
+    return stop;
 }
 
-static status generate(const keel_model *m, const run *r, const float *logits, keel_generated *out)
+static status generate(keel_model *m, const run *r, const float *logits, keel_generated *out)
 {
     decoder *d = m->engine.decoder;
     const i32 end = m->tokenizer ? tokenizer_end(m->tokenizer) : -1;

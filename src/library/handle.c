@@ -1,8 +1,12 @@
-/* A handle's life, its status, and the number of threads. See handle.h and keel/keel.h.
+/* A handle's life, its status, and what a call finds and leaves. See handle.h and keel/keel.h.
  *
  * OpenMP's number of threads belongs to the thread that calls, and oneDNN makes its primitives for the number
  * at that moment. So every call sets the handle's number and gives the caller's back: whichever thread uses a
- * handle, its kernels run with the threads it was made for, and the caller's own regions with theirs. */
+ * handle, its kernels run with the threads it was made for, and the caller's own regions with theirs.
+ *
+ * The same with the locale: a program that speaks German writes 0,5, and would read and write configurations
+ * so. */
+#define _GNU_SOURCE // uselocale
 #include "library/handle.h"
 #include <assert.h>
 #include <omp.h>
@@ -31,6 +35,8 @@ keel_model *keel_new(const keel_machine *machine)
     keel_model *m;
     status s = mem_alloc(sizeof *m, "a handle", &m);
     if (s) return status_drop(s), NULL;
+    m->locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (!m->locale) return mem_free(m), NULL;
     if (!machine) return m;
     m->machine = *machine;
     m->isa_unknown = machine->isa && strlen(machine->isa) >= sizeof m->isa_name;
@@ -62,6 +68,7 @@ void keel_free(keel_model *m)
     free(m->yaml);
     device_close(m->device);
     status_drop(m->failed);
+    freelocale(m->locale);
     mem_free(m);
 }
 
@@ -87,16 +94,28 @@ bool handle_enter(keel_model *m)
     status_drop(m->failed);
     m->failed = OK;
     m->stop = 0;
+    handle_inside(m);
+    return true;
+}
+
+void handle_inside(keel_model *m)
+{
+    m->locale_outside = uselocale(m->locale);
     m->threads_outside = omp_get_max_threads();
     if (m->device) omp_set_num_threads((int)device_about(m->device)->threads);
-    return true;
+}
+
+void handle_outside(keel_model *m)
+{
+    omp_set_num_threads(m->threads_outside);
+    uselocale(m->locale_outside);
 }
 
 keel_status handle_leave(keel_model *m, status s)
 {
     keel_status code = s ? (keel_status)s->code : KEEL_OK;
     m->failed = s;
-    omp_set_num_threads(m->threads_outside);
+    handle_outside(m);
     __atomic_store_n(&m->busy, 0, __ATOMIC_RELEASE);
     return code;
 }

@@ -16,6 +16,7 @@
 #include "infer/model_files.h"
 #include "train/session.h"
 #include <keel/keel.h>
+#include <locale.h>
 #include <signal.h>
 
 typedef enum model_source { MODEL_NONE, MODEL_CONFIGURED, MODEL_OPENED } model_source;
@@ -32,8 +33,10 @@ typedef struct model_engine { // what is made when first needed
 } model_engine;
 
 struct keel_model {
-    int busy;             // a call is under way; by atomic exchange
-    int threads_outside;  // OpenMP's number for the thread that calls, to be given back
+    int busy;            // a call is under way; by atomic exchange
+    int threads_outside; // OpenMP's number for the thread that calls, to be given back
+    locale_t locale;     // C: a number is written with a point, whatever the program's language
+    locale_t locale_outside;
     status failed;        // of the last call, owned
     keel_machine machine; // isa points into isa_name
     char isa_name[8];
@@ -56,6 +59,10 @@ struct keel_model {
 bool handle_enter(keel_model *m);
 /* Takes S over as what the call returned. */
 keel_status handle_leave(keel_model *m, status s);
+
+/* Around a callback: it finds the number of threads and the language of its own program. */
+void handle_outside(keel_model *m);
+void handle_inside(keel_model *m);
 
 /* Each makes what is missing, once. */
 status need_device(keel_model *m) MUST;

@@ -16,7 +16,10 @@ typedef struct listener {
 static void hear(void *context, const char *line)
 {
     const listener *l = context;
-    if (l->o->line && l->o->line(l->o->context, line)) l->m->stop = 1;
+    if (!l->o->line) return;
+    handle_outside(l->m);
+    if (l->o->line(l->o->context, line)) l->m->stop = 1;
+    handle_inside(l->m);
 }
 
 static void watch(void *context, const train_progress *p)
@@ -33,7 +36,9 @@ static void watch(void *context, const train_progress *p)
                              .tokens_per_second = p->tokens_per_s,
                              .seconds_left = p->seconds_left,
                              .timing = p->timing};
+    handle_outside(l->m);
     if (l->o->step(l->o->context, &outside)) l->m->stop = 1;
+    handle_inside(l->m);
 }
 
 static status run(keel_model *m, listener *l, config *c, keel_train_result *out)
