@@ -23,10 +23,13 @@ awk 'BEGIN { for (i = 0; i < 3000; i++) printf "the sea is wide and the keel is 
 set -- model.context=32 data.train=corpus.txt data.vocab=300 data.document=file train.checkpoint.every="2 steps"
 expect 0 train model.size=200k "$@" train.steps=4 --out given
 grep -qE '^dial: model.width = 64 \([0-9.]+ k parameters with 300 words; width/layers near 40' err || complain "no width chosen"
-grep -qE '^dial: train.optimizer.lr = 0.01 \(Step Law, arXiv:2503.04715: .*clamped to 1e-4 .. 1e-2; fitted for 210 M' err ||
-    complain "no learning rate chosen"
 grep -qE '^dial: about .* here \(6 N D = ' err || complain "no time predicted"
 grep -q '^  size: 200000$' given/config.yaml || complain "the size is not in the resolved file"
+# As many tokens as the steps will take, of the batch that is chosen for them: a resumed run derives the same.
+grep -qE '^dial: about 128 tokens \(the budget given;' err || complain "other tokens than 4 steps take"
+expect 1 train model.size=300k "$@" train.steps=4 --out given --resume
+[ "$(tail -n 1 err)" = "keel: command line: model.size is 300000, but given/step_4 was trained with 200000; give the same, or another --out" ] ||
+    complain "another size than the run's"
 # Compute chooses the size; going on later chooses nothing, whatever the machine measures then.
 expect 0 train model.size=auto train.flops=5e12 "$@" --out auto
 grep -qE '^dial: 2.04e\+05 parameters \(sqrt\(C/120\)' err || complain "no size chosen"
@@ -38,6 +41,12 @@ expect 1 train model.size=auto train.tokens=1M "$@" --out refused
     complain "auto without compute"
 expect 0 plan compute model.size=10M --json
 grep -q '"parameter_count":98[0-9]*,"active_parameter_count":98[0-9]*,"flops_per_token":6' out || complain "plan compute --json"
+expect 0 plan compute model.size=200k model.vocab=300 train.tokens=1G
+grep -qE '^dial: train.optimizer.lr = 0.01 \(Step Law, arXiv:2503.04715: .*clamped to 1e-4 .. 1e-2; fitted for 210 M' err ||
+    complain "no learning rate chosen"
+expect 0 plan compute model.size=200k model.vocab=300 train.epochs=3
+grep -q '^dial: the rates are for 3.58e+06 tokens, 20 a parameter; how many train.epochs are is not known yet$' err ||
+    complain "epochs: not the tokens the rates are for"
 expect 0 plan compute model.preset=gpt2-124m
 grep -q '^tokens  *not known before the data are' out || complain "plan compute without a budget"
 exit $bad

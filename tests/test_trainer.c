@@ -16,6 +16,9 @@ static dataset *data;
 typedef struct witness {
     char last[512];
     i64 peak;
+    bool resume, stop_timed;    // how to run it: go on; end once steps were timed
+    volatile sig_atomic_t stop; // set by hear
+    int guarded;                // lines of guards heard
 } witness;
 
 static i64 resident(void) // bytes of anonymous memory
@@ -33,6 +36,8 @@ static void hear(void *context, const char *line)
 {
     witness *w = context;
     snprintf(w->last, sizeof w->last, "%s", line);
+    w->guarded += strstr(line, "train.guard") != NULL;
+    w->stop |= w->stop_timed && !strncmp(line, "a step takes", 12);
     w->peak = MAX(w->peak, resident());
 }
 static void watch(void *context, const train_progress *p)
@@ -56,6 +61,8 @@ static status train_into(const char *out, const char *settings, witness *w, trai
     for (char *one; (one = strsep(&rest, "|"));) given[n++] = one;
     assert_ok(config_parse("base", base, strlen(base), given, n, &c));
     train_options o = {.out = toy_path(out),
+                       .resume = w->resume,
+                       .stop = &w->stop,
                        .device = cpu,
                        .isa = device_about(cpu)->level,
                        .talk = hear,
@@ -174,6 +181,90 @@ static void divergence_is_named(void **state)
     arena_close(a);
 }
 
+/* The checkpoint of step 1 in FROM as one in TO, with every value of the end of text's embedding 3e38. */
+static void copy_poisoned(const char *from, const char *to)
+{
+    static const char *const plain[] = {"state.json", "config.yaml", "given.yaml", "tokenizer.json"};
+    static const char *const arrays[] = {"model.safetensors", "optimizer.safetensors"};
+    checkpoint_store *store;
+    checkpoint *c;
+    char path[256];
+    assert_ok(checkpoint_open(toy_path(to), &(checkpoint_options){0}, &store));
+    assert_ok(checkpoint_begin(store, 1, &c));
+    for (int k = 0; k < COUNT(arrays); k++) {
+        st_file *f;
+        st_entry entry[64];
+        static float table[258 * 32];
+        snprintf(path, sizeof path, "%s/step_1/%s", from, arrays[k]);
+        assert_ok(st_open(toy_path(path), &f));
+        i64 n = st_count(f);
+        assert_true(n <= COUNT(entry));
+        for (i64 i = 0; i < n; i++) {
+            entry[i] = *st_at(f, i);
+            if (strcmp(entry[i].name, "embedding.weight") != 0) continue;
+            assert_int_equal(entry[i].bytes, sizeof table);
+            memcpy(table, entry[i].data, sizeof table);
+            for (int j = 0; j < 32; j++) table[dataset_eos(data) * 32 + j] = 3e38f;
+            entry[i].data = table;
+        }
+        assert_ok(checkpoint_arrays(c, arrays[k], entry, n, NULL, 0));
+        st_close(f);
+    }
+    for (int k = 0; k < COUNT(plain); k++) {
+        char *text;
+        size_t bytes;
+        snprintf(path, sizeof path, "%s/step_1/%s", from, plain[k]);
+        assert_ok(file_read(toy_path(path), &text, &bytes));
+        assert_ok(checkpoint_file(c, plain[k], text, bytes));
+        mem_free(text);
+    }
+    assert_ok(checkpoint_finish(c));
+    assert_ok(checkpoint_close(store));
+}
+
+/* Of a document's last token only the gradient is read, so the loss can be finite where the gradient is not:
+ * that too is named, and is not said to be a spike. */
+static void a_gradient_alone_is_named(void **state)
+{
+    (void)state;
+    static const char settings[] = "train.steps=2|train.evaluate.every=none|model.tie_head=false|"
+                                   "model.residual.skip_scale=2|train.checkpoint.every=1 steps";
+    witness w = {0};
+    train_result r;
+    assert_ok(train_into("sound", settings, &w, &r));
+    copy_poisoned("sound", "poisoned");
+    w.resume = true;
+    status s = train_into("poisoned", settings, &w, &r);
+    assert_non_null(s);
+    assert_int_equal(s->code, ERR_NUMERIC);
+    if (strncmp(s->message, "step 2 is not finite (loss 5.", 29) ||
+        !strstr(s->message, ", gradient norm nan; "))
+        fail_msg("%s", s->message);
+    status_drop(s);
+}
+
+/* Guards are for a run's steps: those timed before it are neither dropped nor gone back from. */
+static void timing_has_no_guards(void **state)
+{
+    (void)state;
+    static const char *const actions[] = {"skip", "rollback"};
+    for (int k = 0; k < 2; k++) {
+        char settings[256], out[16];
+        witness w = {.stop_timed = true};
+        train_result r;
+        snprintf(out, sizeof out, "timed%d", k);
+        snprintf(settings, sizeof settings,
+                 "train.time=1 min|train.evaluate.every=none|train.guard.spike_sigma=0.001|"
+                 "train.guard.spike_action=%s",
+                 actions[k]);
+        status s = train_into(out, settings, &w, &r);
+        assert_non_null(s);
+        if (s->code != ERR_STOPPED) fail_msg("%s", s->message);
+        assert_int_equal(w.guarded, 0);
+        status_drop(s);
+    }
+}
+
 /* The op, the layer and the micro-batch of the first value that is not finite. */
 static void blame_finds_the_place(void **state)
 {
@@ -288,7 +379,8 @@ int main(void)
         cmocka_unit_test(memory_is_as_planned), // first: what others freed, malloc would hand out again
         cmocka_unit_test(micro_batches_add_up),     cmocka_unit_test(a_timed_run_is_a_counted_run),
         cmocka_unit_test(divergence_is_named),      cmocka_unit_test(blame_finds_the_place),
-        cmocka_unit_test(a_step_allocates_nothing),
+        cmocka_unit_test(a_step_allocates_nothing), cmocka_unit_test(a_gradient_alone_is_named),
+        cmocka_unit_test(timing_has_no_guards),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

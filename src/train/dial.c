@@ -122,6 +122,14 @@ static const char *range_note(double inner, double tokens, char out[200])
     return out;
 }
 
+/* Sequences of a step: the batch's tokens, to a power of two. */
+static i64 rows_for(double batch, i64 context)
+{
+    i64 rows = 1;
+    while ((double)(2 * rows * context) <= batch * 1.42 && rows < 1 << 16) rows *= 2;
+    return rows;
+}
+
 static status choose_rates(const dial *x, const dial_shape *shape, double tokens, i64 context)
 {
     char why[360], note[200], value[32];
@@ -137,11 +145,9 @@ static status choose_rates(const dial *x, const dial_shape *shape, double tokens
             "chooses one for this width by Step Law; set train.optimizer.lr");
     TRY(choose(x, "train.optimizer.lr", value, why));
     double batch = dial_batch(tokens);
-    i64 rows = 1;
-    while ((double)(2 * rows * context) <= batch * 1.42 && rows < 1 << 16) rows *= 2;
     snprintf(why, sizeof why, "Step Law: 0.58 D^0.571 = %.3g tokens, to a power of two of sequences; %s",
              batch, note);
-    return choose_count(x, "train.batch_tokens", rows * context, why);
+    return choose_count(x, "train.batch_tokens", rows_for(batch, context) * context, why);
 }
 
 static status tell_hours(dial *x, const dial_shape *shape, double tokens)
@@ -160,6 +166,14 @@ static i64 vocabulary(const config *c)
     return known > 0 ? known : config_count(c, "data.vocab");
 }
 
+/* Tokens of N steps: of the batch given, or of the one that so many tokens ask for, D = n 0.58 D^0.571. */
+static double tokens_of_steps(const dial *x, double n)
+{
+    i64 context = config_count(x->c, "model.context");
+    if (config_given(x->c, "train.batch_tokens")) return n * config_number(x->c, "train.batch_tokens");
+    return n * (double)(rows_for(dial_batch(pow(0.58 * n, 1 / (1 - 0.571))), context) * context);
+}
+
 /* Tokens of the run: what the budget says, or 20 a parameter. */
 static status choose_tokens(const dial *x, const budget *b, bool given, double flops, const dial_shape *shape,
                             double *tokens)
@@ -168,7 +182,13 @@ static status choose_tokens(const dial *x, const budget *b, bool given, double f
     *tokens = TOKENS_A_PARAMETER * shape->parameters;
     if (flops > 0) *tokens = flops / (6 * shape->parameters);
     if (given && b->kind == BUDGET_TOKENS) *tokens = b->value;
-    if (given && b->kind == BUDGET_STEPS) *tokens = b->value * config_number(x->c, "train.batch_tokens");
+    if (given && b->kind == BUDGET_STEPS) *tokens = tokens_of_steps(x, b->value);
+    if (given && b->kind == BUDGET_EPOCHS) {
+        say(x,
+            "dial: the rates are for %.3g tokens, 20 a parameter; how many train.epochs are is not known yet",
+            *tokens);
+        return OK;
+    }
     if (given) {
         say(x, "dial: about %.3g tokens (the budget given; 20 a parameter were %.3g)", *tokens,
             TOKENS_A_PARAMETER * shape->parameters);
@@ -190,7 +210,7 @@ status dial_recall(config *c, const char *folder)
     TRY(config_load(path, NULL, 0, &was));
     status s = OK;
     for (i64 k = 0; k < COUNT(keys) && !s; k++)
-        if (k == 0 || !config_given(c, keys[k]))
+        if (k ? !config_given(c, keys[k]) : config_is(c, keys[k], "auto"))
             s = config_set(c, keys[k], config_text(was, keys[k]), "the run resumed");
     config_close(was);
     return s;

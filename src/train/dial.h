@@ -23,8 +23,8 @@ double dial_batch(double tokens);
  * train.tokens, where the configuration does not say them. model.size auto: the size that train.time (at the
  * speed measured now) or train.flops pays for at 20 tokens a parameter. ERR_CONFIG: auto without such a
  * budget, a size too small or too large. TALK gets a line a choice. */
-/* Resuming: takes over what the dial chose for the run in FOLDER, so that nothing is measured or derived
- * anew.
+status dial_apply(config *c, device *d, void (*talk)(void *context, const char *line), void *context) MUST;
+/* Resuming, before that: takes over what the dial chose for the run in FOLDER where the configuration does
+ * not say it, so that nothing is measured or derived anew. A size other than the run's is left to be refused.
  */
 status dial_recall(config *c, const char *folder) MUST;
-status dial_apply(config *c, device *d, void (*talk)(void *context, const char *line), void *context) MUST;

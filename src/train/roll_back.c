@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MERGED = 3 };
 
@@ -79,6 +80,8 @@ status roll_back(trainer *t, double loss, bool merge)
     if (!s) s = average_load(t->average, t->s->store, path, t->state.step);
     t->state.seconds = seconds;
     t->state.threads = was.threads;
+    memcpy(t->state.code, was.code, sizeof was.code); // as resume_from: who trains from here on
+    memcpy(t->state.isa, was.isa, sizeof was.isa);
     if (!s) s = loader_seek(t->loader, position);
     if (!s) s = cut_log(t);
     metric m[] = {{"rolled_back_from", (double)from}};

@@ -223,6 +223,7 @@ static void next_batch(trainer *t)
 static status one_step(trainer *t, double *loss, double *norm, double *lr, bool *back)
 {
     double nats;
+    bool updated = false;
     next_batch(t);
     step_batch b = as_step(&t->batch);
     *back = false;
@@ -232,11 +233,12 @@ static status one_step(trainer *t, double *loss, double *norm, double *lr, bool 
     *loss = b.n_valid ? nats / (double)b.n_valid : 0;
     guard_verdict v = guard_look(&t->guard, t->state.step, *loss);
     if (v == GUARD_GO) {
+        updated = true;
         session_update(t->s, t->state.step, *lr, t->schedule.peak, norm);
         if (isfinite(*norm)) return OK;
         v = guard_nonfinite(&t->guard, t->state.step);
     }
-    if (v == GUARD_STOP && isfinite(*loss) && (isnan(*norm) || isfinite(*norm)))
+    if (v == GUARD_STOP && isfinite(*loss) && !updated)
         return fail(ERR_NUMERIC,
                     "step %lld: a loss of %.4f, and more than %d interventions of train.guard did not help; "
                     "lower train.optimizer.lr or look at the data",
@@ -258,7 +260,9 @@ status time_steps(trainer *t, double budget, double *seconds_a_step)
 {
     double loss, norm, lr, start = clock_seconds(), elapsed = 0;
     int timed = 0;
+    guard were = t->guard;
     t->schedule = schedule_constant(1e-9, TIMED_STEPS);
+    t->guard = (guard){.nonfinite = GUARD_STOP}; // there is nothing to go back to, and no step to leave out
     for (int k = 0; timed < TIMED_STEPS && (timed < FEWEST_TIMED || elapsed < budget / 20); k++) {
         bool back;
         TRY(one_step(t, &loss, &norm, &lr, &back));
@@ -274,7 +278,7 @@ status time_steps(trainer *t, double budget, double *seconds_a_step)
                 &(train_progress){.timing = true, .step = k + 1, .steps = WARM_STEPS + TIMED_STEPS});
     }
     *seconds_a_step = elapsed / timed * (double)t->ramp.rows / (double)ramp_rows(&t->ramp, 0);
-    t->guard.now = (guard_state){0};
+    t->guard = were;
     session_start(t->s);
     return loader_seek(t->loader, 0);
 }
