@@ -170,6 +170,19 @@ refused 1 'b.gguf: the version needs 4 bytes at 4, but the file ends after 0; it
 head -c 100000 llama.gguf >b.gguf
 refused 1 'b.gguf: blk.1.ffn_up.weight ends at byte 101152 of a file of 100000; it is truncated' import b.gguf --out x
 
+# what config.json has no key for, though each key it has fits
+plain='bias: true, position: {kind: learned}, norm: {kind: layer, affine: scale_bias}'
+train shared "$plain, attention: {heads: 2, kv_heads: 1}, ffn: {kind: mlp, activation: gelu_tanh, width: 80}"
+refused 1 'shared/step_6: no architecture of Hugging Face computes this model; nearest is gpt2: blocks.0.attention.k.weight is [16, 32] (would have to be [32, 32]), and 7 more' \
+    export shared --out x
+train narrow "$plain, attention: {heads: 2, head_width: 8}, ffn: {kind: mlp, activation: gelu_tanh, width: 80}"
+refused 1 'narrow/step_6: no architecture of Hugging Face computes this model; nearest is gpt2: blocks.0.attention.q.weight is [16, 32] (would have to be [32, 32]), and 13 more' \
+    export narrow --out x
+train wider 'attention: {heads: 4, kv_heads: 2}, ffn: {width: 48}, override: [{layers: 1, ffn: {width: 64}}]'
+refused 1 'wider/step_6: no architecture of Hugging Face computes this model; nearest is llama: blocks.1.ffn.gate.weight is [64, 32] (would have to be [48, 32]), and 2 more' \
+    export wider --out x
+[ ! -e x ] || complain "a refused export leaves a folder"
+
 # ---- folders that are damaged or ask for something else
 broken() { # SED-EXPRESSION MESSAGE
     rm -rf b x

@@ -60,6 +60,36 @@ static i64 differences(const config *a, const config *b, text *out)
     return n;
 }
 
+static void add_shape(text *out, const tensor *t)
+{
+    for (int k = 0; k < t->ndim; k++)
+        text_add(out, "%s%lld%s", k ? ", " : "[", (long long)t->dim[k], k + 1 < t->ndim ? "" : "]");
+}
+
+/* The widths that are not compared as keys, by their effect: parameters of G that import would expect in
+ * another shape, as where one layer has its own, or heads a width that the type has no key for. */
+static status other_shapes(const graph *g, config *theirs, text *out, i64 *n)
+{
+    port y = {.c = theirs};
+    arena *a;
+    TRY(arena_open(&a));
+    status s = port_build(a, &y);
+    for (i64 i = 0; !s && i < g->n_tensors; i++) {
+        const tensor *t = g->tensors[i], *other = g_find(y.m.g, t->path);
+        if (t->role != ROLE_PARAM || (other && same_shape(t, other)) || (*n)++) continue;
+        text_add(out, "%s is ", t->path);
+        add_shape(out, t);
+        text_add(out, " (would have to be ");
+        if (other) add_shape(out, other);
+        text_add(out, other ? ")" : "absent)");
+    }
+    if (*n > 1) text_add(out, ", and %lld more", (long long)*n - 1);
+    *n = MIN(*n, 1); // one difference, however many parameters it shapes
+    port_close(&y);
+    arena_close(a);
+    return s;
+}
+
 void port_match_drop(port_match *o)
 {
     config_close(o->c);
@@ -85,6 +115,8 @@ status port_match_open(const model_files *f, const port *x, const port_target *t
         }
         status s = hf_config(out->a, "config.json", out->j, &out->c);
         i64 n = s ? INT64_MAX : differences(f->config, out->c, &said);
+        if (!n) s = other_shapes(x->m.g, out->c, &said, &n);
+        if (s) n = INT64_MAX;
         status_drop(s); // an activation, say, that this type has no word for
         if (!n) return text_free(&said), text_free(&best), OK;
         if (n < least) {
