@@ -80,18 +80,19 @@ static status read_shape(const st_file *f, st_entry *e, json_t *value)
     if (n > ST_MAX_DIMS) return bad(f, e->name, "%zu dimensions; at most %d", n, ST_MAX_DIMS);
     e->n_dims = (int)n;
     i64 count = dtype_bytes[e->dtype];
-    bool empty = false, overflow = false;
+    bool empty = false;
     for (size_t i = 0; i < n; i++) {
         json_t *dim = json_array_get(value, i);
         if (!json_is_integer(dim) || json_integer_value(dim) < 0)
             return bad(f, e->name, "dimension %zu is not an integer >= 0", i);
         e->dims[i] = json_integer_value(dim);
         empty |= e->dims[i] == 0;
-        overflow |= __builtin_mul_overflow(count, e->dims[i], &count);
+        /* Even an array without elements may not announce dimensions whose product overflows: sizes computed
+         * from a part of them (a row, say) would. */
+        status overflow = mul_i64(count, e->dims[i], &count);
+        status_drop(overflow);
+        if (overflow) return bad(f, e->name, "the dimensions' product overflows");
     }
-    /* Even an array without elements may not announce dimensions whose product overflows: sizes computed from
-     * a part of them (a row, say) would. */
-    if (overflow) return bad(f, e->name, "the dimensions' product overflows");
     e->bytes = empty ? 0 : count;
     return OK;
 }

@@ -62,35 +62,39 @@ static status reaches_all(const tokenizer *t, bool *out)
     return s;
 }
 
+static const char *named(const char *pattern, bool digits, bool whole)
+{
+    for (i64 i = 0; i < COUNT(pre_rows); i++)
+        if (!strcmp(pre_rows[i].pattern, pattern) && pre_rows[i].digits == digits &&
+            pre_rows[i].whole == whole)
+            return pre_rows[i].name;
+    return NULL;
+}
+
 static status choose_pre(const tokenizer *t, const gguf_options *o, const char **out)
 {
     const split_stage *last = t->stages ? &t->stage[t->stages - 1] : NULL;
-    bool digits = t->stages == 2 && !strcmp(t->stage[0].regex, digit), whole = t->whole_piece;
+    const bool digits = t->stages == 2 && !strcmp(t->stage[0].regex, digit);
     const char *pattern = last && last->row && (t->stages == 1 || digits) ? last->row->name : "";
+    bool all = false;
     if (!strcmp(pattern, "cl100k")) {
         pattern = "llama3";
-        say(o,
-            "the pattern cl100k has no name in GGUF: llama3's is written, which cuts white space at the very "
-            "end of a text elsewhere");
+        say(o, "the pattern cl100k has no name in GGUF: llama3's is written, which cuts white space at the "
+               "very end of a text elsewhere");
     }
-    for (int again = 0; again < 2; again++) {
-        for (i64 i = 0; i < COUNT(pre_rows); i++)
-            if (!strcmp(pre_rows[i].pattern, pattern) && pre_rows[i].digits == digits &&
-                pre_rows[i].whole == whole)
-                return *out = pre_rows[i].name, OK;
-        bool all = false;
-        if (whole) TRY(reaches_all(t, &all));
-        if (!all) break;
-        whole = false;
-    }
-    if (t->whole_piece && !whole)
-        return fail(ERR_CONFIG,
-                    "the tokenizer's pieces that are tokens are never merged (ignore_merges), which "
-                    "GGUF can say of the pattern llama3 only");
-    return fail(ERR_CONFIG,
-                "the tokenizer's pattern is %s, which llama.cpp has no name for; there are gpt2 (also behind "
-                "single digits), llama3, qwen2, o200k, and cl100k nearly",
-                tokenizer_pattern(t));
+    *out = named(pattern, digits, t->whole_piece);
+    if (*out) return OK;
+    *out = named(pattern, digits, false);
+    if (!*out)
+        return fail(
+            ERR_CONFIG,
+            "the tokenizer's pattern is %s, which llama.cpp has no name for; there are gpt2 (also behind "
+            "single digits), llama3, qwen2, o200k, and cl100k nearly",
+            tokenizer_pattern(t));
+    TRY(reaches_all(t, &all));
+    if (all) return OK;
+    return fail(ERR_CONFIG, "the tokenizer's pieces that are tokens are never merged (ignore_merges), which "
+                            "GGUF can say of the pattern llama3 only");
 }
 
 static int by_spelling(const void *a, const void *b)
