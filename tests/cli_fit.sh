@@ -67,7 +67,7 @@ expect 0 fit lr "$points" --where 'params>250e6' --bootstrap 0 --map N=params
 has '^points +13 of 13 rows' out "fit --where"
 
 # ---- bad input
-refused 2 ": no law 'chincilla'; did you mean 'chinchilla'? There are: chinchilla, chinchilla_tied, farseer, overtraining, downstream, batch, critical_batch, lr, vocabulary, vocabulary_growth, over_encoding, quantization_error, quantization" chincilla "$points"
+refused 2 ": no law 'chincilla'; did you mean 'chinchilla'? There are: chinchilla, chinchilla_tied, allocation, farseer, overtraining, downstream, batch, critical_batch, lr, vocabulary, vocabulary_growth, over_encoding, quantization_error, quantization" chincilla "$points"
 refused 2 " fit: which law? 'keel fit --list' names them"
 refused 2 " fit: fit to what? Give a table (CSV, JSON, JSON lines), or --registry" chinchilla
 refused 2 " fit: both a table and --registry; for a registry's file: --registry=t.csv" chinchilla t.csv --registry

@@ -96,6 +96,7 @@ static const struct planted {
     {"chinchilla_tied", {1.9279, 237.7042, 596.249, .3022}, {5e7, 1e9}, {2.5, 3}, {6, 6}, 1e-6},
     /* nine parameters, three of them bends of almost straight lines: a rounding of 1e-16 in the loss is 1e-7
        here */
+    {"allocation", {.6, .5}, {1e17}, {3}, {6}, 1e-9},
     {"farseer",
      {-.021, .169, -.091, 88.01, -.1, -5.287, -.124, .123, .424},
      {5e7, 1e9},
@@ -328,7 +329,7 @@ static fit with_constants(const char *name, const double *value)
     static const law_points none = {.n = 0};
     theta_of(f.law, value, f.theta);
     f.points = &none;
-    for (int k = 0; k < LAW_INPUTS; k++) f.most[k] = INFINITY;
+    for (int k = 0; k < LAW_INPUTS; k++) f.least[k] = 1, f.most[k] = 1e12;
     return f;
 }
 static const double nothing_fixed[LAW_INPUTS] = {NAN, NAN, NAN, NAN};
@@ -356,6 +357,12 @@ static void compute_optimal_points(void **state)
     assert_ok(fit_optimum(&h, 1e20, nothing_fixed, &o));
     near(o.at.x[0], 7.749e8, 5e-4, "N of the first constants");
     near(o.at.value, 2.5534, 3e-5, "loss of the first constants");
+    f = with_constants("farseer", farseer_natural); // by search over 1,200 sizes, in another language
+    f.least[0] = 2e8, f.most[0] = 7e9, f.least[1] = 2e9,
+    f.most[1] = 2e11; // far beyond, this law falls for ever
+    assert_ok(fit_optimum(&f, 1e21, nothing_fixed, &o));
+    near(o.at.x[0], 5.37e8, 0.012, "N of farseer");
+    near(o.at.value, 0.5485153, 1e-5, "loss of farseer");
     static const double over[] = {1.838, 212.7, 367.7, .1365}; // M = (b/a)^(1 / 2 eta), whatever the compute
     f = with_constants("overtraining", over);
     for (double c = 1e18; c < 1e25; c *= 1000) {
@@ -491,11 +498,12 @@ static void refused(void **state)
     assert_fails(fit_law(named("farseer"), &p, &plain, a, &f), ERR_INPUT,
                  "3 values of N have at least 4 values of D each; the law farseer is determined by at least "
                  "4: add runs, or fit chinchilla");
-    assert_fails(law_find("chinchila", &l), ERR_USAGE,
-                 "no law 'chinchila'; did you mean 'chinchilla'? There are: chinchilla, chinchilla_tied, "
-                 "farseer, overtraining, "
-                 "downstream, batch, critical_batch, lr, vocabulary, vocabulary_growth, over_encoding, "
-                 "quantization_error, quantization");
+    assert_fails(
+        law_find("chinchila", &l), ERR_USAGE,
+        "no law 'chinchila'; did you mean 'chinchilla'? There are: chinchilla, chinchilla_tied, allocation, "
+        "farseer, overtraining, "
+        "downstream, batch, critical_batch, lr, vocabulary, vocabulary_growth, over_encoding, "
+        "quantization_error, quantization");
     f = with_constants("batch", (double[]){.58, .571});
     fit_optimum_point o;
     assert_fails(

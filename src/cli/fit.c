@@ -214,7 +214,19 @@ static status answer(const fit_args *a, const fit_asked *asked, const double *fi
         double flops;
         if (!(parse_double(a->optimal[i], &flops) || parse_count(a->optimal[i], &flops)))
             return fail(ERR_USAGE, "--optimal %s: expected a number of flops, as 1e20", a->optimal[i]);
-        TRY(fit_optimum(&t->f, flops, fixed, &t->optimum[t->n_optimum++]));
+        fit_optimum_point *o = &t->optimum[t->n_optimum];
+        status s = fit_optimum(&t->f, flops, fixed, o);
+        if (!s) {
+            t->n_optimum++;
+            if (o->found < 1)
+                fit_warn(&t->f,
+                         "%.3g flops: %.0f%% of the resamples have no optimum, and are not in its interval",
+                         flops, 100 * (1 - o->found));
+        } else if (s->code == ERR_NUMERIC) { // about this fit: the rest of it is still worth reading
+            fit_warn(&t->f, "%s", s->message);
+            status_drop(s);
+        } else
+            return s;
     }
     return OK;
 }

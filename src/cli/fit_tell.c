@@ -85,7 +85,8 @@ void fit_tell_text(const fit_told *t)
     const fit *f = &t->f;
     tell_points(t);
     for (int k = 0; k < f->law->params; k++) {
-        printf("%-12s%-12.5g", f->law->param[k].name, f->value[k]);
+        bool none = f->law->param[k].floor && f->value[k] < 1e-9; // its logarithm wandered off
+        printf("%-12s%-12.5g", f->law->param[k].name, none ? 0 : f->value[k]);
         if (isfinite(f->low[k])) {
             printf(" %g%%: ", 100 * f->options.level);
             tell_range("", f->low[k], f->high[k]);

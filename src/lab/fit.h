@@ -58,13 +58,14 @@ typedef struct fit_prediction {
 } fit_prediction;
 void fit_predict(const fit *f, const double *x, fit_prediction *out);
 
-/* Where COMPUTE = 6 (sizes) (tokens) buys the least; FIXED[i] that is not NaN holds input i. Bounds of
- * x by the bootstrap. ERR_INPUT: the law has no such point, all inputs are held, or the least lies at an end.
- */
+/* Where COMPUTE = 6 (sizes) (tokens) buys the least; FIXED[i] that is not NaN holds input i. Bounds of x by
+ * the bootstrap. ERR_INPUT: the law has no such point, or all inputs are held; ERR_NUMERIC: this fit has
+ * none. */
 typedef struct fit_optimum_point {
     double compute;
     fit_prediction at;
     double low[LAW_INPUTS], high[LAW_INPUTS];
+    double found; // the share of resamples that have one; NaN without bootstrap
 } fit_optimum_point;
 status fit_optimum(const fit *f, double compute, const double *fixed, fit_optimum_point *out) MUST;
 

@@ -37,12 +37,14 @@ void fit_predict(const fit *f, const double *x, fit_prediction *out)
 }
 
 /* ---- the optimum: tokens follow from compute and sizes, sizes from a search, one inside of the other, over
- * the logarithm: a scan (e^25 to both sides of as many parameters as tokens), then golden section */
+ * the logarithm: a scan for the lowest valley, then golden section. Laws that are right between the points
+ * can fall without end far from them, so only valleys count, and only as far from the points as the compute
+ * is, and 10^4. */
 
 typedef struct search {
     const law *law;
     const double *theta, *fixed;
-    double compute, x[LAW_INPUTS];
+    double compute, x[LAW_INPUTS], from[LAW_INPUTS], to[LAW_INPUTS]; // bounds: logarithms
     bool at_end;
 } search;
 
@@ -74,13 +76,13 @@ static double least_from(search *s, int input)
     static const double golden = 0.6180339887498949;
     if (input == s->law->sizes) return finish(s);
     if (!isnan(s->fixed[input])) return s->x[input] = s->fixed[input], least_from(s, input + 1);
-    double middle = log(s->compute / 6) / 2, from = middle - 25, step = 50.0 / SCAN, best = INFINITY;
+    double from = s->from[input], step = (s->to[input] - from) / SCAN, v[SCAN + 1], best = INFINITY;
     int at = 0;
-    for (int k = 0; k <= SCAN; k++) {
-        double v = value_with(s, input, from + k * step);
-        if (v < best) best = v, at = k;
-    }
-    bool ended = at == 0 || at == SCAN;
+    for (int k = 0; k <= SCAN; k++) v[k] = value_with(s, input, from + k * step);
+    for (int k = 1; k < SCAN; k++)
+        if (v[k] < best && v[k] <= v[k - 1] && v[k] <= v[k + 1]) best = v[k], at = k;
+    bool ended = !at;
+    if (ended) at = v[0] < v[SCAN] ? 1 : SCAN - 1;
     double a = from + (at - 1) * step, b = from + (at + 1) * step;
     double c = b - golden * (b - a), d = a + golden * (b - a);
     double at_c = value_with(s, input, c), at_d = value_with(s, input, d);
@@ -100,6 +102,12 @@ static double least_from(search *s, int input)
 static bool optimum_of(const fit *f, const double *theta, double compute, const double *fixed, double *x)
 {
     search s = {.law = f->law, .theta = theta, .fixed = fixed, .compute = compute};
+    double about = 0; // logarithm of the compute in the middle of the points
+    for (int k = 0; k <= f->law->sizes; k++)
+        if (k == 0 || k == f->law->sizes) about += (log(f->least[k]) + log(f->most[k])) / 2;
+    double beyond = log(1e4) + fabs(log(compute / 6) - about);
+    for (int k = 0; k < f->law->sizes; k++)
+        s.from[k] = log(f->least[k]) - beyond, s.to[k] = log(f->most[k]) + beyond;
     for (int k = f->law->sizes + 1; k < f->law->inputs; k++) s.x[k] = fixed[k];
     double v = least_from(&s, 0);
     memcpy(x, s.x, sizeof s.x);
@@ -134,9 +142,11 @@ status fit_optimum(const fit *f, double compute, const double *fixed, fit_optimu
     TRY(check_optimum(l, compute, fixed));
     *out = (fit_optimum_point){.compute = compute};
     if (!optimum_of(f, f->theta, compute, fixed, x))
-        return fail(ERR_NUMERIC,
-                    "the fit has no optimum at %.3g flops: it falls to the end of what was searched",
-                    compute);
+        return fail(
+            ERR_NUMERIC,
+            "the fit has no optimum at %.3g flops: the law has no valley between more parameters and more "
+            "tokens",
+            compute);
     fit_predict(f, x, &out->at);
     double *all = arena_array(f->arena, double, f->replicas *LAW_INPUTS + 1);
     for (i64 i = 0; i < f->replicas; i++) {
@@ -145,6 +155,7 @@ status fit_optimum(const fit *f, double compute, const double *fixed, fit_optimu
         for (int k = 0; k < LAW_INPUTS; k++) all[k * f->replicas + n] = at[k];
         n++;
     }
+    out->found = f->replicas ? (double)n / (double)f->replicas : NAN;
     for (int k = 0; k < l->inputs; k++) {
         out->low[k] = fit_quantile(all + k * f->replicas, n, tail);
         out->high[k] = fit_quantile(all + k * f->replicas, n, 1 - tail);

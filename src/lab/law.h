@@ -14,6 +14,7 @@
 #define LAWS(LAW)                                                                                            \
     LAW(chinchilla)                                                                                          \
     LAW(chinchilla_tied)                                                                                     \
+    LAW(allocation)                                                                                          \
     LAW(farseer)                                                                                             \
     LAW(overtraining)                                                                                        \
     LAW(downstream)                                                                                          \

@@ -1,6 +1,7 @@
 /* chinchilla: loss from parameters and tokens.
  *
  *   L = E + A N^-alpha + B D^-beta
+ *   N = k C^a                            allocation: the best size at each compute
  *
  * chinchilla_tied has alpha = beta, which is the over-training law in other letters (law_overtraining.c).
  *
@@ -79,3 +80,31 @@ const law law_chinchilla_tied = {
     .params = 4,
     .predict = predict_tied,
     .basis = basis_tied};
+
+static law_number allocate(const law_number *t, const double *x) { return cexp(t[0] + t[1] * log(x[0])); }
+
+static double allocate_basis(const double *t, const double *x, double *column)
+{
+    (void)t;
+    column[0] = 1, column[1] = log(x[0]);
+    return 0;
+}
+
+const law law_allocation = {
+    .name = "allocation",
+    .title = "The best size from compute",
+    .formula = "N = k C^a",
+    .source = "arXiv:2203.15556, approaches 1 and 2",
+    .note = "A row is the best run at its compute, or the vertex of a parabola through runs of equal "
+            "compute; not any "
+            "run.",
+    .target = "N",
+    .target_help = "parameters of the best run at that compute",
+    .target_also = "params params_non_embedding parameters non_embedding",
+    .input = {{"C", "compute, flops", "flops compute", 0, 2}},
+    .inputs = 1,
+    .param = {{"k", "scale", LAW_POSITIVE}, {"a", "exponent: 0.5 splits compute evenly", LAW_ANY}},
+    .params = 2,
+    .predict = allocate,
+    .basis = allocate_basis,
+    .basis_of_log = true};

@@ -2,13 +2,14 @@
  *
  *   L = exp(u(N)) + exp(v(N)) D^-exp(w(N))      u = s N^q + S,  v = B N^b + Q,  w = A N^a + E
  *
- * Source:  Predictable Scale, part II (Farseer), arXiv:2506.10972; nine parameters. Constants of the paper as
- *          recalled (not verified): s -0.021, q 0.169, S -0.091, B 88.01, b -0.1, Q -5.287, A -0.124, a
- * 0.123, E 0.424: L(1e9, 2e10) = 0.6517. Fit:     the three stretched powers are fitted as k + c (n^q - 1)/q,
- * n = N/1e9 (Box and Cox, 1964): value, slope and bend at N = 1e9, which stay apart when q goes to 0 where s
- * and S grow without bound. Starts: at each size, exp(u) + exp(v) D^-exp(w) by itself (a grid over the
- * exponent; the rest is linear), then each of u, v, w against N; also the slopes that a law with exponents
- * free of N has. */
+ * Source:  Predictable Scale, part II (Farseer), arXiv:2506.10972; nine parameters. Constants as recalled
+ *          (not verified): s -0.021, q 0.169, S -0.091, B 88.01, b -0.1, Q -5.287, A -0.124, a 0.123,
+ *          E 0.424: L(1e9, 2e10) = 0.6517. They put the optimum of 1e21 flops at 580 tokens a parameter,
+ *          where the paper has about 20: good for tests of the form, not for advice.
+ * Fit:     the three stretched powers are fitted as k + c (n^q - 1)/q, n = N/1e9 (Box and Cox, 1964): value,
+ *          slope and bend at N = 1e9, which stay apart when q goes to 0, where s and S grow without bound.
+ * Starts:  at each size, exp(u) + exp(v) D^-exp(w) by itself (a grid over the exponent; the rest is linear),
+ *          then each of u, v, w against N, for a grid of bends. */
 #include "lab/law.h"
 #include <math.h>
 #include <string.h>

@@ -7,8 +7,8 @@
  *
  * Source:  Chen et al., arXiv:2505.14302: E 1.9279, A 237.7042, B 596.2490, alpha 0.3022; of 4-bit weights
  * and activations k 0.1582, gN 0.2186, gD 0.0745, gG 0.7779. Fit:     delta alone is linear in logarithms. It
- * is a small difference of two losses: rows of which delta is not above twice the noise between seeds should
- * not be in the table. */
+ * is a small difference of two losses: rows of which it is not above twice the noise between seeds should not
+ * be in the table. */
 #include "lab/law.h"
 #include <math.h>
 

@@ -7,9 +7,9 @@
  * L_u is the unigram-normalised loss, mean(-ln p(w | context) + ln p_unigram(w)): losses of different
  * vocabularies cannot be compared otherwise. It is negative, so residuals are absolute here.
  *
- * Source:  Tao et al., arXiv:2407.13623: E 5.532785, A1 1.831385, A2 0.195842, B 2.124112, alpha 0.446606 (of
- * N and of D), alpha2 0.670737 with N and Nv in millions, D in billions (the law's constants take the units
- * that the table has); Nv = 3145728 (N / 33e6)^0.835397. */
+ * Source:  Tao et al., arXiv:2407.13623: E 5.532785, A1 1.831385, A2 0.195842, B 2.124112, alpha 0.446606
+ *          (of N and of D), alpha2 0.670737 with N and Nv in millions, D in billions; Nv = 3145728
+ *          (N / 33e6)^0.835397. The constants of a fit are in the units of the table. */
 #include "lab/law.h"
 #include <math.h>
 

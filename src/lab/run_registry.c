@@ -8,18 +8,11 @@
 #include <math.h>
 #include <string.h>
 
+/* clang-format off */ // it has no resting place for such a list
 #define COLUMNS(C)                                                                                           \
-    C(id)                                                                                                    \
-    C(name)                                                                                                  \
-    C(status)                                                                                                \
-    C(params)                                                                                                \
-    C(params_total)                                                                                          \
-    C(params_vocab)                                                                                          \
-    C(tokens)                                                                                                \
-    C(flops)                                                                                                 \
-    C(steps)                                                                                                 \
-    C(loss) C(train_loss) C(bits_per_byte) C(lr) C(batch) C(bits) C(seed) C(layers) C(width) C(context)      \
-        C(vocab)
+    C(id) C(name) C(status) C(params) C(params_total) C(params_vocab) C(tokens) C(flops) C(steps) C(loss)    \
+    C(train_loss) C(bits_per_byte) C(lr) C(batch) C(bits) C(seed) C(layers) C(width) C(context) C(vocab)
+/* clang-format on */
 enum {
 #define C(name) AT_##name,
     COLUMNS(C)
