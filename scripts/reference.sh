@@ -34,8 +34,8 @@ cli() {
 
 Written by `sh scripts/reference.sh` from the `--help` of every verb; a test compares this page with the program.
 
-Data goes to standard output, talk to standard error; `--json` where a machine may read. Progress is shown on a
-terminal only. `KEEL_FAULT` makes an operation fail (for tests, see [reliability](reliability.md)).
+Data goes to standard output, talk to standard error; `--json` where a machine may read. Progress and colours are
+shown on a terminal only. `KEEL_FAULT` makes an operation fail (for tests, see [reliability](reliability.md)).
 
 The same pages for `man`, and completion for bash, zsh and fish, are written by the build into `build/man` and
 `build/completions`, from the same tables.

@@ -148,10 +148,10 @@ rm -rf damaged/step_*/manifest.json
 refused 1 "damaged: none of its 3 checkpoints is whole; move them away to start from step 0" \
     train tiny.yaml --out damaged --resume
 
-# A signal saves and leaves with 128 + its number, from the first step on; SIGKILL at 20 moments of one run.
+# A signal saves and leaves with 128 + its number (SIGUSR1: 75, queue me again), from the first step on; SIGKILL at 20 moments of one run.
 train_long() { "$keel" train tiny.yaml train.steps=400 train.evaluate.every="100 steps" train.checkpoint.every="7 steps" "$@"; }
 train_long --out long >out 2>err || complain "the long run failed"
-for signal in TERM:143 INT:130 USR1:138; do
+for signal in TERM:143 INT:130 USR1:75; do
     rm -rf stopped
     "$keel" train tiny.yaml train.steps=1000000 train.checkpoint.every=none train.evaluate.every=none --out stopped \
         >out 2>err &

@@ -11,7 +11,7 @@
 
 #define BENCHES(BENCH)                                                                                       \
     BENCH(peak, "the machine's own peaks: matrix products and memory")                                       \
-    BENCH(train, "a training step: tokens/s and share of the machine's matrix-product peak")                 \
+    BENCH(train, "a training step: tokens/s and share of the machine's peak")                                \
     BENCH(method, "what a method costs: steps with it against steps without it, in pairs")
 #define BENCH(name, help) status bench_##name(int argc, char **argv);
 BENCHES(BENCH)

@@ -9,7 +9,7 @@
 #include <signal.h>
 #include <stdio.h>
 
-enum { OPT_REGISTRY = 256, OPT_PORT, OPT_REFRESH };
+enum { OPT_REGISTRY = 256, OPT_PORT, OPT_REFRESH, OPT_JSON };
 
 typedef struct board_args {
     runs_args runs;
@@ -21,6 +21,7 @@ static const struct argp_option options[] = {
     {"refresh", OPT_REFRESH, "N", 0, "Seconds after which browsers load the page again (default: 10)", 0},
     {"registry", OPT_REGISTRY, "FILE", 0,
      "The registry (default: KEEL_REGISTRY, else ~/.local/share/keel/runs.db)", 0},
+    {"json", OPT_JSON, 0, 0, "Print the address as a JSON object", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -32,6 +33,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_REFRESH:
         a->refresh = arg;
+        return 0;
+    case OPT_JSON:
+        a->runs.json = true;
         return 0;
     case OPT_REGISTRY:
         a->runs.registry = arg;
@@ -77,7 +81,7 @@ static status find_folders(const board_args *args, arena *a, const char **folder
     return OK;
 }
 
-static status serve(const char *const *folders, i64 n, i64 port, i64 refresh)
+static status serve(const char *const *folders, i64 n, i64 port, i64 refresh, bool json)
 {
     board *b;
     sigset_t ends;
@@ -87,7 +91,7 @@ static status serve(const char *const *folders, i64 n, i64 port, i64 refresh)
     sigaddset(&ends, SIGTERM);
     sigprocmask(SIG_BLOCK, &ends, NULL);
     TRY(board_open(folders, n, port, refresh, &b));
-    printf("http://127.0.0.1:%d/\n", board_port(b));
+    printf(json ? "{\"url\":\"http://127.0.0.1:%d/\"}\n" : "http://127.0.0.1:%d/\n", board_port(b));
     status s = fflush(stdout) ? fail(ERR_IO, "standard output cannot be written") : OK;
     if (!s) {
         fprintf(stderr, "serving %lld run%s; end with Ctrl-C\n", (long long)n, n == 1 ? "" : "s");
@@ -118,7 +122,7 @@ status verb_board(int argc, char **argv)
     TRY(read_number("refresh", args.refresh, 1, 86400, &refresh));
     TRY(arena_open(&a));
     status s = find_folders(&args, a, folders, &n);
-    if (!s) s = serve(folders, n, port, refresh);
+    if (!s) s = serve(folders, n, port, refresh, args.runs.json);
     arena_close(a);
     return s;
 }

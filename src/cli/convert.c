@@ -11,12 +11,15 @@
 
 typedef struct convert_args {
     const char *model, *to, *out;
+    bool json;
 } convert_args;
 
+enum { OPT_JSON = 256 };
 static const struct argp_option options[] = {
     {"to", 't', "rms|crms", 0, "rms: RMSNorm of a centred stream; crms: that stream without its last value",
      0},
     {"out", 'o', "FOLDER", 0, "The run folder to make", 0},
+    {"json", OPT_JSON, 0, 0, "Print one JSON object", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -27,6 +30,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         if (strcmp(arg, "rms") && strcmp(arg, "crms"))
             argp_error(state, "--to=%s: expected rms or crms", arg);
         a->to = arg;
+        return 0;
+    case OPT_JSON:
+        a->json = true;
         return 0;
     case 'o':
         a->out = arg;
@@ -72,10 +78,16 @@ status verb_convert(int argc, char **argv)
     model_files f;
     TRY(cli_parse(&argp, argc, argv, &a));
     TRY(model_files_open(a.model, talk, NULL, &f));
+    char step[32] = "";
     status s = convert_run(&f, !strcmp(a.to, "crms") ? FORM_CRMS : FORM_RMS, a.out, &r);
-    if (!s)
-        printf("%s/step_%lld  %s  parameters %lld (before: %lld)\n", a.out, (long long)r.step, a.to,
-               (long long)r.parameters, (long long)r.parameters_before);
+    if (!s) snprintf(step, sizeof step, "/step_%lld", (long long)r.step);
+    if (!s && a.json)
+        s = cli_print_json(json_pack("{s:s+, s:s, s:I, s:I, s:I}", "checkpoint", a.out, step, "form", a.to,
+                                     "step", (json_int_t)r.step, "parameters", (json_int_t)r.parameters,
+                                     "parameters_before", (json_int_t)r.parameters_before));
+    else if (!s)
+        printf("%s%s  %s  parameters %lld (before: %lld)\n", a.out, step, a.to, (long long)r.parameters,
+               (long long)r.parameters_before);
     model_files_close(&f);
     return s;
 }

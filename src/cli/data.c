@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/data_parts.h"
+#include "cli/terminal.h"
 #include <argp.h>
 #include <jansson.h>
 #include <signal.h>
@@ -16,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 enum {
     OPT_JSON = 256,
@@ -184,7 +184,7 @@ static void on_signal(int number_of) { stop_signal = number_of; }
 static bool show_progress(void *context, const build_progress *p)
 {
     double *last = context, t = now();
-    if (isatty(2) && (t - *last > 0.1 || p->bytes_done == p->bytes_total)) {
+    if (terminal_width() && (t - *last > 0.1 || p->bytes_done == p->bytes_total)) {
         char done[32], total[32];
         *last = t;
         fprintf(stderr, "\r%s %s of %s, %lld documents\033[K", p->phase,
@@ -246,7 +246,7 @@ static status build_with(data_args *a, const tokenizer *t)
     sigaction(SIGINT, &was[0], NULL);
     sigaction(SIGTERM, &was[1], NULL);
     token_source_close(&source);
-    if (isatty(2)) fprintf(stderr, "\r\033[K");
+    if (terminal_width()) fprintf(stderr, "\r\033[K");
     if (s && s->code == ERR_STOPPED && stop_signal) { // the shell shall see the signal
         fprintf(stderr, "keel: %s\n", s->message);
         raise(stop_signal);
@@ -303,7 +303,7 @@ static status print_info(const data_args *a, const dataset *d, double seconds)
 }
 static status data_info(data_args *a) { return with_dataset(a, print_info); }
 
-static status print_tokens(const dataset *d, data_split split, i64 start, i64 n)
+static status add_tokens(const dataset *d, data_split split, i64 start, i64 n, text *out)
 {
     tokenizer *t;
     i32 *ids;
@@ -313,7 +313,7 @@ static status print_tokens(const dataset *d, data_split split, i64 start, i64 n)
         dataset_read(d, split, start, n, ids);
         for (i64 i = 0; i < n; i++) {
             token_bytes b = tokenizer_decode(t, ids[i]);
-            if (b.data) fwrite(b.data, 1, b.bytes, stdout);
+            if (b.data) text_add_bytes(out, (const char *)b.data, b.bytes);
         }
         mem_free(ids);
     }
@@ -330,9 +330,21 @@ static status print_document(const data_args *a, const dataset *d, double second
                     (long long)a->document, data_split_name[a->split], (long long)count);
     i64 start, tokens, bytes;
     dataset_document(d, a->split, a->document, &start, &tokens, &bytes);
-    fprintf(stderr, "%s document %lld of %lld: %lld tokens, %lld bytes\n", data_split_name[a->split],
-            (long long)a->document, (long long)count, (long long)tokens, (long long)bytes);
-    return print_tokens(d, a->split, start, tokens - 1); // without its EOS
+    text out = {0};
+    text_add(&out, "%s", "");
+    status s = add_tokens(d, a->split, start, tokens - 1, &out); // without its EOS
+    if (!s && a->json)
+        s = print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:s%}", "split", data_split_name[a->split],
+                                 "document", (json_int_t)a->document, "documents", (json_int_t)count,
+                                 "tokens", (json_int_t)tokens, "bytes", (json_int_t)bytes, "text", out.data,
+                                 out.bytes));
+    else if (!s) {
+        fprintf(stderr, "%s document %lld of %lld: %lld tokens, %lld bytes\n", data_split_name[a->split],
+                (long long)a->document, (long long)count, (long long)tokens, (long long)bytes);
+        fwrite(out.data, 1, out.bytes, stdout);
+    }
+    text_free(&out);
+    return s;
 }
 static status data_show(data_args *a) { return with_dataset(a, print_document); }
 
@@ -362,7 +374,7 @@ static status data_bigram(data_args *a) { return with_dataset(a, print_bigram); 
 
 #define JSON                                                                                                 \
     {                                                                                                        \
-        "json", OPT_JSON, 0, 0, "Print one flat JSON object", 0                                              \
+        "json", OPT_JSON, 0, 0, "Print one JSON object", 0                                                   \
     }
 #define DOCUMENT                                                                                             \
     {                                                                                                        \
@@ -403,6 +415,7 @@ static const struct argp_option info_table[] = {JSON, {0}};
 static const struct argp_option show_table[] = {
     {"document", OPT_DOCUMENT, "N", 0, "Which one, counted from 0 (default: 0)", 0},
     {"split", OPT_SPLIT, "train|validation", 0, "Of these documents (default: train)", 0},
+    JSON,
     {0}};
 static const struct argp_option bigram_table[] = {
     {"tokens", OPT_TOKENS, "N", 0, "Count the first N train tokens in the order of training (default: all)",

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/machine.h"
+#include "cli/terminal.h"
 #include "device/host.h"
 #include "device/peak.h"
 #include "train/libraries.h"
@@ -121,6 +122,7 @@ static void look(const doctor_args *a, findings *f)
 /* ---- telling */
 
 static const char *const severity_name[] = {"note", "slow", "stops"};
+static const paint_color severity_color[] = {CYAN, YELLOW, RED};
 static const char *const level_meaning[ISA_COUNT] = {"the compiler's baseline", "AVX2 and FMA",
                                                      "AVX-512 with bfloat16"};
 
@@ -180,7 +182,8 @@ static void tell_problems(const findings *f)
     for (i64 i = 0; i < f->n_problems; i++) {
         const problem *p = &f->problems[i];
         putchar('\n');
-        printf("%s: %s\n   -> %s\n", severity_name[p->severity], p->what, p->remedy);
+        printf("%s%s%s: %s\n   -> %s\n", paint(stdout, severity_color[p->severity]),
+               severity_name[p->severity], paint(stdout, PLAIN), p->what, p->remedy);
     }
 }
 
@@ -237,11 +240,7 @@ static status tell_json(const findings *f)
         "gemm_bf16_gflops", number_or_null(f->peaks.gemm_bf16_gflops), "copy_gbs",
         number_or_null(f->peaks.copy_gbs), "read_gbs", number_or_null(f->peaks.read_gbs), "problems",
         problems_json(f));
-    if (!o) return fail(ERR_INPUT, "a path is not valid UTF-8, which JSON cannot hold");
-    json_dumpf(o, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
-    puts("");
-    json_decref(o);
-    return OK;
+    return cli_print_json(o);
 }
 
 status verb_doctor(int argc, char **argv)

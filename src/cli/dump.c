@@ -11,10 +11,11 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { OPT_PRECISION = 256 };
+enum { OPT_PRECISION = 256, OPT_JSON };
 typedef struct dump_args {
     machine_args machine;
     const char *model, *tokens, *out, *precision;
+    bool json;
 } dump_args;
 
 static const struct argp_option options[] = {
@@ -23,6 +24,7 @@ static const struct argp_option options[] = {
     {"out", 'o', "FILE", 0, "The safetensors file to write", 0},
     {"precision", OPT_PRECISION, "f32|bf16", 0,
      "By the kernels, with activations of that type (default: in double, by the definitions)", 0},
+    {"json", OPT_JSON, 0, 0, "Print one JSON object", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -37,6 +39,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case 'o':
         a->out = arg;
+        return 0;
+    case OPT_JSON:
+        a->json = true;
         return 0;
     case OPT_PRECISION:
         if (strcmp(arg, "f32") && strcmp(arg, "bf16"))
@@ -76,7 +81,10 @@ static status dump_model(const dump_args *a, const model_files *f)
     status s = a->precision ? machine_open(&a->machine, &o.device, &o.isa) : OK;
     if (a->precision && !strcmp(a->precision, "bf16")) o.act = DT_BF16;
     if (!s) s = dump_write(f->config, f->weights, &rows, &o, &r);
-    if (!s)
+    if (!s && a->json)
+        s = cli_print_json(json_pack("{s:s, s:f, s:f, s:I}", "file", a->out, "loss", r.loss, "objective",
+                                     r.objective, "gradients", (json_int_t)r.gradients));
+    else if (!s)
         printf("loss %.17g  objective %.17g  gradients %lld\n", r.loss, r.objective, (long long)r.gradients);
     device_close(o.device);
     token_rows_free(&rows);

@@ -11,6 +11,7 @@
 #include "cli/cli.h"
 #include "cli/eval_parts.h"
 #include "cli/machine.h"
+#include "cli/terminal.h"
 #include "eval/choice.h"
 #include "eval/windows.h"
 #include "infer/model_files.h"
@@ -21,7 +22,6 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     OPT_JSON = 256,
@@ -198,15 +198,6 @@ static void show_progress(void *context, i64 done, i64 of)
     fprintf(stderr, "\r%lld of %lld%s", (long long)done, (long long)of, done == of ? "\n" : "");
 }
 
-static status print_json(json_t *j)
-{
-    if (!j) return fail(ERR_INPUT, "the folder's name is not valid UTF-8, which JSON cannot hold");
-    json_dumpf(j, stdout, JSON_COMPACT);
-    puts("");
-    json_decref(j);
-    return OK;
-}
-
 /* ---- on shards */
 
 static status print_result(const eval_args *a, const evaluation *e, const run_state *state,
@@ -216,12 +207,12 @@ static status print_result(const eval_args *a, const evaluation *e, const run_st
     double loss = e->nats / (double)e->tokens, bits = e->nats / log(2) / (double)e->bytes;
     if (!isfinite(loss)) return fail(ERR_NUMERIC, "%s: the loss is not finite", f->folder);
     if (a->json) {
-        TRY(print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:o?, s:o?, s:o?}", "model", f->folder,
-                                 "step", (json_int_t)state->step, "tokens_seen",
-                                 (json_int_t)state->tokens_seen, "tokens", (json_int_t)e->tokens, "bytes",
-                                 (json_int_t)e->bytes, "loss", loss, "perplexity", json_real(exp(loss)),
-                                 "byte_perplexity", json_real(exp2(bits)), "bits_per_byte",
-                                 json_real(bits)))); // null: beyond a double
+        TRY(cli_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:o?, s:o?, s:o?}", "model", f->folder,
+                                     "step", (json_int_t)state->step, "tokens_seen",
+                                     (json_int_t)state->tokens_seen, "tokens", (json_int_t)e->tokens, "bytes",
+                                     (json_int_t)e->bytes, "loss", loss, "perplexity", json_real(exp(loss)),
+                                     "byte_perplexity", json_real(exp2(bits)), "bits_per_byte",
+                                     json_real(bits)))); // null: beyond a double
     } else
         printf("loss %.5f  perplexity %.3f  bits per byte %.5f  (%lld %s tokens, %s)\n", loss, exp(loss),
                bits, (long long)e->tokens, data_split_name[a->split], f->folder);
@@ -242,7 +233,7 @@ static status measure(const eval_args *a, const model_files *f, device *d, isa l
                                              .tokens = a->tokens,
                                              .branches = a->branches,
                                              .stop = stop_on_signals(),
-                                             .progress = isatty(2) ? show_progress : NULL},
+                                             .progress = terminal_width() ? show_progress : NULL},
                              f, a->json);
     else if (!failed)
         failed = train_evaluate(s, data, a->split, a->tokens, NULL, &e);
@@ -273,7 +264,7 @@ static status print_text(const eval_args *a, const text_loss *x, const window_ru
     double loss = x->nats / (double)x->tokens, words = exp(x->nats / (double)x->words),
            bits = x->nats / log(2) / (double)x->bytes;
     if (a->json)
-        return print_json(json_pack(
+        return cli_print_json(json_pack(
             "{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o?, s:o?, s:o?, s:o?}", "model", f->folder,
             "step", (json_int_t)f->step, "text", a->text, "tokens", (json_int_t)x->tokens, "bytes",
             (json_int_t)x->bytes, "words", (json_int_t)x->words, "windows", (json_int_t)x->windows, "context",
@@ -327,7 +318,7 @@ static status print_choice(const eval_args *a, const choice_result *r, const mod
                           (json_int_t)r->requests, "truncated", (json_int_t)r->truncated);
     for (i64 i = 0; j && i < COUNT(rows); i++)
         if (rows[i].on) set_estimate(j, rows[i].name, rows[i].value);
-    if (a->json) return print_json(j);
+    if (a->json) return cli_print_json(j);
     json_decref(j);
     for (i64 i = 0; i < COUNT(rows); i++)
         if (rows[i].on && isfinite(rows[i].value.error))
@@ -342,7 +333,7 @@ static status print_choice(const eval_args *a, const choice_result *r, const mod
 static status evaluate_choice(const eval_args *a, const model_files *f, scorer *s, const example_list *list)
 {
     choice_result r;
-    choice_options o = {.batch = a->batch, .progress = isatty(2) ? show_progress : NULL};
+    choice_options o = {.batch = a->batch, .progress = terminal_width() ? show_progress : NULL};
     TRY(wrap(choice_evaluate(s, f->tokenizer, a->task, list, &o, &r), "%s", a->file));
     return print_choice(a, &r, f);
 }

@@ -1,4 +1,5 @@
 /* keel eval layers: the loss of a model without each of its blocks, as a table or JSON. */
+#include "cli/cli.h"
 #include "cli/eval_parts.h"
 #include <jansson.h>
 #include <math.h>
@@ -22,11 +23,7 @@ static status put_json(const drop_result *r, const model_files *f, bool branches
     json_t *o = json_pack("{s:s, s:I, s:I, s:I, s:o, s:o}", "model", f->folder, "step", (json_int_t)f->step,
                           "tokens", (json_int_t)r->whole.tokens, "bytes", (json_int_t)r->whole.bytes, "loss",
                           real_or_null(r->loss), "layers", rows);
-    if (!o) return fail(ERR_INPUT, "the folder's name is not valid UTF-8, which JSON cannot hold");
-    json_dumpf(o, stdout, JSON_COMPACT);
-    puts("");
-    json_decref(o);
-    return OK;
+    return cli_print_json(o);
 }
 
 static void put_table(const drop_result *r, const model_files *f, const drop_options *o)

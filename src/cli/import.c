@@ -18,6 +18,7 @@ typedef struct port_args {
     const char *from, *out, *to;
     i64 type; // of types
     double shard;
+    bool json;
 } port_args;
 
 static const struct {
@@ -30,7 +31,9 @@ static const struct {
              {"q8_0", -1, GGUF_Q8_0},
              {"q4_0", -1, GGUF_Q4_0}};
 
+enum { OPT_JSON = 256 };
 static const struct argp_option import_options[] = {{"out", 'o', "FOLDER", 0, "The run folder to make", 0},
+                                                    {"json", OPT_JSON, 0, 0, "Print one JSON object", 0},
                                                     {0}};
 static const struct argp_option export_options[] = {
     {"out", 'o', "PATH", 0, "The folder or file to make", 0},
@@ -39,6 +42,7 @@ static const struct argp_option export_options[] = {
      "Storage of the weights; the last two of gguf only (default: f32, which loses nothing)", 0},
     {"shard", 's', "BYTES", 0,
      "Folders: files of at most so many bytes, as 5G, and an index (default: one file)", 0},
+    {"json", OPT_JSON, 0, 0, "Print one JSON object", 0},
     {0}};
 
 static bool ends(const char *s, const char *tail)
@@ -62,6 +66,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 {
     port_args *a = state->input;
     switch (key) {
+    case OPT_JSON:
+        a->json = true;
+        return 0;
     case 'o':
         a->out = arg;
         return 0;
@@ -116,6 +123,7 @@ status verb_import(int argc, char **argv)
         TRY(hugging_face_import(a.from, a.out));
     else
         TRY(gguf_import(a.from, a.out));
+    if (a.json) return cli_print_json(json_pack("{s:s+}", "checkpoint", a.out, "/step_0"));
     printf("%s/step_0\n", a.out);
     return OK;
 }
@@ -139,7 +147,11 @@ status verb_export(int argc, char **argv)
     const gguf_options o = {.type = types[a.type].file, .talk = talk};
     const hugging_face_options h = {.type = (st_dtype)types[a.type].folder, .shard_bytes = (i64)a.shard};
     status s = *a.to == 'g' ? gguf_export(&f, &o, a.out) : hugging_face_export(&f, &h, a.out);
-    if (!s) printf("%s\n", a.out);
+    if (!s && a.json)
+        s = cli_print_json(
+            json_pack("{s:s, s:s, s:s}", "path", a.out, "format", a.to, "dtype", types[a.type].name));
+    else if (!s)
+        printf("%s\n", a.out);
     model_files_close(&f);
     return s;
 }

@@ -1,6 +1,7 @@
 /* What verbs that compute share: see machine.h. */
 #include "cli/machine.h"
 #include "base/text.h"
+#include "device/host.h"
 #include <stdio.h>
 #include <string.h>
 
@@ -36,13 +37,27 @@ static const struct argp_option options[] = {
     {0}};
 const struct argp machine_argp = {options, parse, NULL, NULL, NULL, NULL, NULL};
 
+/* "; 3 of this machine's 4 CPUs stay idle": those that nobody's order, mask or quota lets us use, too. */
+static const char *idle_cores(i64 threads, char out[80])
+{
+    host_facts host;
+    *out = 0;
+    host_detect(NULL, &host);
+    if (threads < host.processors)
+        snprintf(out, 80, "; %lld of this machine's %lld CPUs stay idle",
+                 (long long)(host.processors - threads), (long long)host.processors);
+    return out;
+}
+
 status machine_open(const machine_args *a, device **out, isa *level)
 {
+    char text[80];
     TRY(device_open(&(device_options){a->isa, a->threads}, out));
     const device_facts *f = device_about(*out);
+    const char *idle = idle_cores(f->threads, text);
     *level = f->level;
-    fprintf(stderr, "machine: %s, %s kernels, %lld threads (%s)\n", f->cpu, isa_name(f->level),
-            (long long)f->threads, f->why);
+    fprintf(stderr, "machine: %s, %s kernels, %lld thread%s (%s)%s\n", f->cpu, isa_name(f->level),
+            (long long)f->threads, f->threads == 1 ? "" : "s", f->why, idle);
     return OK;
 }
 

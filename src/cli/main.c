@@ -2,6 +2,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/machine.h"
+#include "cli/terminal.h"
 #include <argp.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@ static const struct verb {
 
 static void usage(FILE *to)
 {
-    fprintf(to, "Keel pre-trains language models.\n\nUsage: keel VERB [ARGUMENTS]\n\n");
+    fprintf(to, "Keel pre-trains language models.\n\nUsage: keel [OPTION] VERB [ARGUMENTS]\n\n");
     for (i64 i = 0; i < COUNT(verbs); i++) fprintf(to, "  %-11s %s\n", verbs[i].name, verbs[i].help);
     fprintf(to, "\n'keel VERB --help' explains a verb.\n\nOptions:\n");
 #define ROW(name, meaning) fprintf(to, "  %-16s %s\n", name, meaning);
@@ -32,30 +33,10 @@ static void usage(FILE *to)
 #undef ROW
 }
 
-/* argp explains under every list that short options take arguments as long ones do; once is not even needed.
- */
-static char *without_note(int key, const char *text, void *input)
-{
-    (void)input;
-    return key == ARGP_KEY_HELP_DUP_ARGS_NOTE ? NULL : (char *)text;
-}
-
-char cli_describe[] = "--describe";
-
-status cli_parse(const struct argp *argp, int argc, char **argv, void *input)
-{
-    if (argc == 3 && argv[1] == cli_describe)
-        return *(struct argp *)argv[2] = *argp, fail(ERR_STOPPED, "described");
-    struct argp table = *argp;
-    if (!table.help_filter) table.help_filter = without_note;
-    argp_err_exit_status = 2;
-    error_t e = argp_parse(&table, argc, argv, 0, NULL, input);
-    return e ? fail(ERR_USAGE, "%s: %s", argv[0], strerror(e)) : OK;
-}
-
 static int exit_code(err_code code)
 {
-    if (code == ERR_STOPPED && stop_signal()) return 128 + stop_signal();
+    int number = stop_signal();
+    if (code == ERR_STOPPED && number) return number == SIGUSR1 ? 75 : 128 + number;
     return code == ERR_USAGE ? 2 : code == ERR_NUMERIC ? 3 : 1;
 }
 
@@ -77,6 +58,14 @@ static status no_verb(const char *name)
 
 status cli_run(int argc, char **argv)
 {
+    if (argc > 1 && !strncmp(argv[1], "--color", 7) && (argv[1][7] == '=' || !argv[1][7])) {
+        int words = argv[1][7] ? 1 : 2; // --color=WHEN, --color WHEN
+        if (argc <= words) return fail(ERR_USAGE, "--color wants auto, always or never");
+        TRY(paint_when(words == 1 ? argv[1] + 8 : argv[2]));
+        argv[words] = argv[0];
+        return cli_run(argc - words, argv + words);
+    }
+    if (argc < 2) return fail(ERR_USAGE, "which verb? 'keel --help' lists them");
     const char *name = argv[1];
     if (!strcmp(name, "--help") || !strcmp(name, "-?")) return usage(stdout), OK;
     if (!strcmp(name, "--version")) return printf("keel %s\n", code_version()), OK;
@@ -114,7 +103,7 @@ int main(int argc, char **argv)
     else
         s = flushed;
     if (!s) return 0;
-    fprintf(stderr, "keel: %s\n", s->message);
+    fprintf(stderr, "%skeel:%s %s\n", paint(stderr, RED), paint(stderr, PLAIN), s->message);
     int code = exit_code(s->code);
     status_drop(s);
     return code;

@@ -16,7 +16,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { OPT_ISA = 256, MIN_RUNS = 5, MAX_RUNS = 8192 };
+enum { OPT_ISA = 256, OPT_JSON, MIN_RUNS = 5, MAX_RUNS = 8192 };
 static const double MIN_SECONDS = 0.2, SAMPLE_SECONDS = 50e-6;
 typedef enum format { FORMAT_MD, FORMAT_CSV, FORMAT_JSON } format;
 
@@ -28,6 +28,7 @@ typedef struct bench_args {
 static const struct argp_option options[] = {
     {"isa", OPT_ISA, "plain|v3|v4", 0, "Kernels of this level (default: the best this machine has)", 0},
     {"output", 'o', "md|csv|json", 0, "Form of the table (default: md)", 0},
+    {"json", OPT_JSON, 0, 0, "The same as --output=json", 0},
     {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -38,6 +39,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     switch (key) {
     case OPT_ISA:
         a->isa = arg;
+        return 0;
+    case OPT_JSON:
+        a->format = FORMAT_JSON;
         return 0;
     case 'o':
         while (i < COUNT(formats) && strcmp(formats[i], arg)) i++;

@@ -18,13 +18,12 @@
 enum { OPT_JSON = 256, OPT_REGISTRY, OPT_OUT, OPT_SAMPLES, OPT_CSV, OPT_JSONL, OPT_TENSORBOARD, OPT_YES };
 
 static const struct argp_option options[] = {
-    {"json", OPT_JSON, 0, 0, "Print JSON (list: an array; show, compare, gc: an object)", 0},
+    {"json", OPT_JSON, 0, 0, "Print JSON (list: an array; the others: an object)", 0},
     {"registry", OPT_REGISTRY, "FILE", 0,
      "The registry (default: KEEL_REGISTRY, else ~/.local/share/keel/runs.db)", 0},
     {"out", OPT_OUT, "FILE", 0,
-     "report: the page to write (default: FOLDER/report.html; of several runs: report.html); export: the "
-     "file "
-     "(default: standard output)",
+     "report: the page to write (default: FOLDER/report.html; of several runs: report.html). export: the "
+     "file to write (default: standard output)",
      0},
     {"samples", OPT_SAMPLES, "FILE", 0,
      "report of one run: lines {\"prompt\": ..., \"completion\": ...} to show", 0},
@@ -281,6 +280,7 @@ static status report(const runs_args *args, arena *a)
     }
     if (args->n_what == 1 && !args->out) out = arena_printf(a, "%s/report.html", folders[0]);
     TRY(run_pages_write(folders, args->n_what, out, args->samples));
+    if (args->json) return cli_print_json(json_pack("{s:s}", "page", out));
     fprintf(stderr, "wrote %s\n", out);
     return OK;
 }

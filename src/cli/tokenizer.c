@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "cli/cli.h"
+#include "cli/terminal.h"
 #include "cli/tokenizer_parts.h"
 #include "data/pipe.h"
 #include "text/tokenizer.h"
@@ -17,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 typedef tokenizer_args arguments;
 
@@ -36,6 +36,8 @@ static error_t take_train(int key, char *value, struct argp_state *state)
     arguments *a = state->input;
     if (key == 'v')
         a->train.vocab = count_option(state, "vocab", value, 1);
+    else if (key == 'j')
+        a->json = true;
     else if (key == 'o')
         a->out = value;
     else if (key == 'p')
@@ -68,6 +70,8 @@ static error_t take_use(int key, char *value, struct argp_state *state)
     arguments *a = state->input;
     if (key == 'T')
         a->tokenizer = value;
+    else if (key == 'j')
+        a->json = true;
     else if (key == 'l')
         a->lines = true;
     else if (key == 'S')
@@ -111,7 +115,9 @@ static error_t take_compare(int key, char *value, struct argp_state *state)
 static error_t take_convert(int key, char *value, struct argp_state *state)
 {
     arguments *a = state->input;
-    if (key == 'o')
+    if (key == 'j')
+        a->json = true;
+    else if (key == 'o')
         a->out = value;
     else if (key == 'p')
         a->train.pattern = value;
@@ -138,6 +144,8 @@ static error_t take_chat(int key, char *value, struct argp_state *state)
         a->chat = value;
     else if (key == 'a')
         a->answer = true;
+    else if (key == 'j')
+        a->json = true;
     else if (key == 'e')
         a->template = true;
     else if (key == ARGP_KEY_END && !a->tokenizer)
@@ -219,6 +227,17 @@ static void report(const arguments *a, const tokenizer *t, const bpe_stats *n)
     fprintf(stderr, "wrote %s, hash %016" PRIx64 "\n", a->out, tokenizer_hash(t));
 }
 
+static json_t *trained_json(const arguments *a, const tokenizer *t, const bpe_stats *n)
+{
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016" PRIx64, tokenizer_hash(t));
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f}", "file", a->out, "hash", hash, "vocab",
+                     (json_int_t)n->vocab, "merges", (json_int_t)n->merges, "documents",
+                     (json_int_t)n->documents, "bytes", (json_int_t)n->bytes, "words_dropped",
+                     (json_int_t)n->words_dropped, "seconds", n->count_seconds + n->merge_seconds,
+                     "bytes_per_token", n->tokens ? (double)n->counted_bytes / (double)n->tokens : 0);
+}
+
 static status train_on(arguments *a, bpe_trainer *b)
 {
     TRY(add_paths(a, b));
@@ -227,7 +246,10 @@ static status train_on(arguments *a, bpe_trainer *b)
     TRY(bpe_trainer_finish(b, &t, &n));
     if (a->train.progress) fprintf(stderr, "\r\033[K");
     status s = n.bytes ? tokenizer_save(t, a->out) : fail(ERR_INPUT, "%s: no text in it", a->paths[0]);
-    if (!s) report(a, t, &n);
+    if (!s && a->json)
+        s = cli_print_json(trained_json(a, t, &n));
+    else if (!s)
+        report(a, t, &n);
     tokenizer_close(t);
     return s;
 }
@@ -238,7 +260,7 @@ static status run_train(arguments *a)
     bpe_trainer *b;
     TRY(file_create(a->out, &probe));
     file_abandon(probe);
-    if (isatty(2)) a->train.progress = show_progress;
+    if (terminal_width()) a->train.progress = show_progress;
     TRY(bpe_trainer_open(&a->train, &b));
     status s = train_on(a, b);
     bpe_trainer_close(b);
@@ -246,12 +268,19 @@ static status run_train(arguments *a)
 }
 
 /* ---- encode, decode */
-static status print_encoded(encoder *e, const char *text, size_t n, special_mode mode, token_list *ids)
+void tokenizer_print_ids(const token_list *ids, bool json)
+{
+    if (json) putchar('[');
+    for (i64 i = 0; i < ids->count; i++) printf("%s%d", i ? json ? "," : " " : "", (int)ids->id[i]);
+    puts(json ? "]" : "");
+}
+
+static status print_encoded(encoder *e, const char *text, size_t n, special_mode mode, token_list *ids,
+                            bool json)
 {
     ids->count = 0;
     TRY(encoder_run(e, text, n, mode, ids));
-    for (i64 i = 0; i < ids->count; i++) printf("%s%d", i ? " " : "", (int)ids->id[i]);
-    putchar('\n');
+    tokenizer_print_ids(ids, json);
     return OK;
 }
 
@@ -259,11 +288,11 @@ static status encode_text(const arguments *a, encoder *e, const char *text, size
 {
     token_list ids = {0};
     status s = OK;
-    if (!a->lines) s = print_encoded(e, text, n, mode, &ids);
+    if (!a->lines) s = print_encoded(e, text, n, mode, &ids, a->json);
     for (size_t at = 0, line = 1; a->lines && at < n && !s; line++) {
         const char *end = memchr(text + at, '\n', n - at);
         size_t bytes = end ? (size_t)(end - text) - at : n - at;
-        s = wrap(print_encoded(e, text + at, bytes, mode, &ids), "line %zu", line);
+        s = wrap(print_encoded(e, text + at, bytes, mode, &ids, a->json), "line %zu", line);
         at += bytes + 1;
     }
     token_list_free(&ids);
@@ -374,6 +403,7 @@ static const struct argp_option train_options[] = {
      "Cap on the tables' memory; beyond it rare words are forgotten (default: 2Gi)", 0},
     {"min-frequency", 'f', "N", 0, "Pairs rarer than this are not merged (default: 2)", 0},
     {"field", 'F', "NAME", 0, "The field of JSONL records that holds the text (default: text)", 0},
+    {"json", 'j', 0, 0, "Print one JSON object", 0},
     {0}};
 #define OPTION_TOKENIZER                                                                                     \
     {                                                                                                        \
@@ -384,6 +414,7 @@ static const struct argp_option encode_options[] = {
     {"lines", 'l', 0, 0, "Encode each line, without its newline, into a line of its own", 0},
     {"special", 'S', "plain|allowed|forbid", 0,
      "Strings of special tokens are plain text, their ids, an error (default: plain)", 0},
+    {"json", 'j', 0, 0, "Print a JSON array of ids (with --lines: one a line)", 0},
     {0}};
 static const struct argp_option decode_options[] = {OPTION_TOKENIZER, {0}};
 static const struct argp_option info_options[] = {
@@ -396,6 +427,7 @@ static const struct argp_option convert_options[] = {
      "For a .tiktoken file: its pattern; known families need none", 0},
     {"special", 's', "TOKEN", 0,
      "With --pattern: a special token; may be given several times; ids follow the ranks", 0},
+    {"json", 'j', 0, 0, "Print one JSON object", 0},
     {0}};
 static const struct argp_option chat_options[] = {
     OPTION_TOKENIZER,
@@ -403,6 +435,7 @@ static const struct argp_option chat_options[] = {
      "The layout (default: the one whose special tokens the tokenizer has)", 0},
     {"answer", 'a', 0, 0, "Close with the head of an assistant's message", 0},
     {"template", 'e', 0, 0, "Print the layout as a Jinja chat_template instead; reads nothing", 0},
+    {"json", 'j', 0, 0, "Print a JSON array of ids", 0},
     {0}};
 
 static const struct part {

@@ -5,6 +5,7 @@
  */
 #include "base/file.h"
 #include "base/text.h"
+#include "cli/cli.h"
 #include "cli/tokenizer_parts.h"
 #include "text/chat.h"
 #include <inttypes.h>
@@ -33,9 +34,15 @@ status tokenizer_convert(tokenizer_args *a)
     tokenizer *t;
     TRY(open_any(a, &t));
     status s = tokenizer_save(t, a->out);
-    if (!s)
-        fprintf(stderr, "wrote %s: %" PRId64 " ids, %" PRId64 " merges, pattern %s, hash %016" PRIx64 "\n",
-                a->out, tokenizer_vocab(t), tokenizer_merges(t), tokenizer_pattern(t), tokenizer_hash(t));
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016" PRIx64, tokenizer_hash(t));
+    if (!s && a->json)
+        s = cli_print_json(json_pack("{s:s, s:s, s:I, s:I, s:s}", "file", a->out, "hash", hash, "vocab",
+                                     (json_int_t)tokenizer_vocab(t), "merges",
+                                     (json_int_t)tokenizer_merges(t), "pattern", tokenizer_pattern(t)));
+    else if (!s)
+        fprintf(stderr, "wrote %s: %" PRId64 " ids, %" PRId64 " merges, pattern %s, hash %s\n", a->out,
+                tokenizer_vocab(t), tokenizer_merges(t), tokenizer_pattern(t), hash);
     tokenizer_close(t);
     return s;
 }
@@ -83,8 +90,7 @@ static status print_chat(const tokenizer_args *a, const chat_layout *c, const to
     for (size_t i = 0; !s && i < n; i++) s = read_message(list, i, &m[i]);
     if (!s) s = encoder_open(t, &e);
     if (!s) s = wrap(chat_encode(c, e, m, (i64)n, a->answer, &ids), "standard input");
-    for (i64 i = 0; !s && i < ids.count; i++) printf("%s%d", i ? " " : "", (int)ids.id[i]);
-    if (!s) putchar('\n');
+    if (!s) tokenizer_print_ids(&ids, a->json);
     encoder_close(e);
     token_list_free(&ids);
     mem_free(m);
@@ -100,7 +106,9 @@ status tokenizer_chat(tokenizer_args *a)
     json_error_t e;
     TRY(tokenizer_open(a->tokenizer, &t));
     status s = choose_layout(a, t, &c);
-    if (!s && a->template)
+    if (!s && a->template && a->json)
+        s = cli_print_json(json_pack("{s:s}", "chat_template", c->jinja));
+    else if (!s && a->template)
         puts(c->jinja);
     else if (!s)
         s = file_read("-", &data, &bytes);

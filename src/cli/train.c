@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/machine.h"
+#include "cli/terminal.h"
 #include "train/corpus.h"
 #include "train/dial.h"
 #include "train/trainer.h"
@@ -14,8 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 typedef struct train_args {
     machine_args machine;
@@ -69,14 +68,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 /* ---- the progress line: rewritten in place with spaces and a carriage return alone (no colours, no escape
  * codes), cut to the terminal's width, and not there at all where stderr is no terminal. */
 
-static int terminal_width(void)
-{
-    struct winsize size;
-    const char *term = getenv("TERM");
-    if (!isatty(2) || (term && !strcmp(term, "dumb"))) return 0;
-    return !ioctl(2, TIOCGWINSZ, &size) && size.ws_col > 20 ? size.ws_col : 80;
-}
-
 static void clear_line(train_args *a)
 {
     if (a->line) fprintf(stderr, "\r%*s\r", a->line, "");
@@ -114,15 +105,11 @@ static status print_result(const train_args *a, const train_result *r)
         json_t *j =
             json_pack("{s:s, s:s, s:I, s:I, s:f}", "run", r->id, "folder", a->options.out, "step",
                       (json_int_t)r->step, "tokens_seen", (json_int_t)r->tokens_seen, "seconds", r->seconds);
-        if (!j) return fail(ERR_INPUT, "the folder's name is not valid UTF-8, which JSON cannot hold");
-        if (isfinite(r->loss)) {
+        if (j && isfinite(r->loss)) {
             json_object_set_new(j, "val_loss", json_real(r->loss));
             json_object_set_new(j, "val_bits_per_byte", json_real(r->bits_per_byte));
         }
-        json_dumpf(j, stdout, JSON_COMPACT);
-        puts("");
-        json_decref(j);
-        return OK;
+        return cli_print_json(j);
     }
     fprintf(stderr, "done: %lld steps, %s tokens in %s", (long long)r->step,
             show_count((double)r->tokens_seen, tokens), show_seconds(r->seconds, seconds));

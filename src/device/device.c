@@ -52,7 +52,7 @@ static status choose_level(const char *wanted, isa best, isa *out)
 status device_open(const device_options *options, device **out)
 {
     cpu_facts cpu;
-    cpu_budget budget = {.threads = options->threads, .why = "asked for by the caller"};
+    cpu_budget budget = {.threads = options->threads, .why = "as asked for"};
     isa level;
     cpu_detect(&cpu);
     if (!options->threads) TRY(cpu_count_threads(NULL, &budget));
