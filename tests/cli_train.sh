@@ -189,7 +189,9 @@ refused 1 "hurried holds a run already; go on with it by --resume, or choose ano
 
 kills=0
 for moment in $(awk -v seed=$$ 'BEGIN { srand(seed); for (i = 0; i < 20; i++) print 0.05 + 0.5 * rand() }'); do
-    train_long --out killed --resume >out 2>err &
+    # not by the function: the signal would only reach the shell that runs it, and the training would go on
+    "$keel" train tiny.yaml train.steps=400 train.evaluate.every="100 steps" train.checkpoint.every="7 steps" \
+        --out killed --resume >out 2>err &
     pid=$!
     sleep "$moment"
     kill -KILL $pid 2>/dev/null && kills=$((kills + 1))
