@@ -91,5 +91,12 @@ const config_key train_keys[] = {
     {"train.evaluate.every", KEY_SPAN, "5%", "none", .help = "how often the validation loss is measured"},
     {"train.evaluate.tokens", KEY_COUNT, "1000000", .min = 1, .max = 1e12, .unit = "tokens",
      .help = "at most so many tokens of validation data a measurement"},
+    {"train.probes", KEY_CHOICES, "",
+     "activation_norm stream_variance effective_rank attention_entropy gradient_norm update_ratio "
+     "singular_value",
+     .help = "figures by layer, logged where the run evaluates: what branches add, the stream's variance and "
+             "effective rank, attention's entropy, the gradient, the relative update, the largest singular "
+             "values",
+     .source = "effective rank: arXiv:2210.02885"},
     {0},
 };

@@ -59,10 +59,15 @@ status metrics_open(const char *path, i64 offset, metrics_log **out)
     return s;
 }
 
+static void check_name(const char *name)
+{
+    for (const char *p = name; *p; p++) assert(isalnum((u8)*p) || strchr("._-/", *p));
+}
+
 static void add_value(text *t, const metric *m)
 {
     char number[32];
-    for (const char *p = m->name; *p; p++) assert(isalnum((u8)*p) || strchr("._-/", *p));
+    check_name(m->name);
     if (!isfinite(m->value)) {
         text_add(t, ",\"%s\":null,\"%s_is\":\"%s\"", m->name, m->name,
                  isnan(m->value) ? "nan"
@@ -75,19 +80,42 @@ static void add_value(text *t, const metric *m)
     text_add(t, ",\"%s\":%s", m->name, number);
 }
 
+/* Writes the line and frees it. */
+static status put_line(metrics_log *log, text *t)
+{
+    text_add(t, "}\n");
+    status s = fd_write_all(log->fd, t->data, t->bytes, log->path);
+    if (!s)
+        log->offset += (i64)t->bytes;
+    else if (ftruncate(log->fd, log->offset)) // no half line before the next one
+        s = wrap(s, "%s: cannot cut a half-written line: %s", log->path, strerror(errno));
+    text_free(t);
+    return s;
+}
+
 status metrics_append(metrics_log *log, i64 step, const metric *values, i64 n)
 {
     text t = {0};
     text_add(&t, "{\"step\":%lld", (long long)step);
     for (i64 i = 0; i < n; i++) add_value(&t, &values[i]);
-    text_add(&t, "}\n");
-    status s = fd_write_all(log->fd, t.data, t.bytes, log->path);
-    if (!s)
-        log->offset += (i64)t.bytes;
-    else if (ftruncate(log->fd, log->offset)) // no half line before the next one
-        s = wrap(s, "%s: cannot cut a half-written line: %s", log->path, strerror(errno));
-    text_free(&t);
-    return s;
+    return put_line(log, &t);
+}
+
+status metrics_append_arrays(metrics_log *log, i64 step, const metric_array *arrays, i64 n)
+{
+    text t = {0};
+    char number[32];
+    text_add(&t, "{\"step\":%lld", (long long)step);
+    for (i64 i = 0; i < n; i++) {
+        check_name(arrays[i].name);
+        text_add(&t, ",\"%s\":[", arrays[i].name);
+        for (i64 k = 0; k < arrays[i].n; k++) {
+            snprintf(number, sizeof number, "%.9g", arrays[i].value[k]);
+            text_add(&t, "%s%s", k ? "," : "", isfinite(arrays[i].value[k]) ? number : "null");
+        }
+        text_add(&t, "]");
+    }
+    return put_line(log, &t);
 }
 
 i64 metrics_offset(const metrics_log *log) { return log->offset; }
@@ -129,6 +157,21 @@ static status series_add(metrics_data *d, const char *name, double step, double 
     return OK;
 }
 
+static status add_array(metrics_data *d, const char *name, double step, const json_t *array)
+{
+    const json_t *value;
+    size_t k;
+    status s = OK;
+    json_array_foreach(array, k, value)
+    {
+        char element[256];
+        if (s || (!json_is_number(value) && !json_is_null(value))) continue;
+        snprintf(element, sizeof element, "%s/%zu", name, k);
+        s = series_add(d, element, step, json_is_null(value) ? NAN : json_number_value(value));
+    }
+    return s;
+}
+
 static status add_line(metrics_data *d, const char *line, size_t bytes)
 {
     json_t *o = json_loadb(line, bytes, 0, NULL), *step = json_object_get(o, "step"), *value;
@@ -139,6 +182,7 @@ static status add_line(metrics_data *d, const char *line, size_t bytes)
     if (json_is_number(step)) json_object_foreach(o, name, value)
         {
             bool shown = (json_is_number(value) || json_is_null(value)) && strcmp(name, "step");
+            if (!s && json_is_array(value)) s = add_array(d, name, json_number_value(step), value);
             if (s || !shown) continue;
             s = series_add(d, name, json_number_value(step),
                            json_is_null(value) ? NAN : json_number_value(value));

@@ -24,6 +24,14 @@ typedef struct metrics_log metrics_log;
 status metrics_open(const char *path, i64 offset, metrics_log **out) MUST;
 /* Adds a line. On failure (disk full) the log is as before and may be used on. */
 status metrics_append(metrics_log *log, i64 step, const metric *values, i64 n) MUST;
+typedef struct metric_array {
+    const char *name;
+    const double *value; // [n]
+    i64 n;
+} metric_array;
+/* Adds a line of arrays: {"step":10,"probe/stream_variance":[1.5,2.25,null]}; null: not finite. metrics_load
+ * gives element K the name "probe/stream_variance/K". */
+status metrics_append_arrays(metrics_log *log, i64 step, const metric_array *arrays, i64 n) MUST;
 i64 metrics_offset(const metrics_log *log); // bytes
 status metrics_sync(metrics_log *log) MUST; // fsync, before a checkpoint that holds the offset
 void metrics_close(metrics_log *log);       // NULL allowed

@@ -204,6 +204,20 @@ static status measure_peak(trainer *t)
     return OK;
 }
 
+static status open_probes(trainer *t)
+{
+    char size[32];
+    if (*config_text(t->c, "train.probes") && !t->can_evaluate)
+        return config_refuse(
+            t->c, "train.probes",
+            "is [%s]; probes are taken where a run evaluates, and there is no validation data for "
+            "it",
+            config_text(t->c, "train.probes"));
+    TRY(probes_open(t->s, t->data, &t->probes));
+    if (t->probes) say(t, "probes: %s more memory", show_bytes((double)probes_bytes(t->probes), size));
+    return OK;
+}
+
 static status open_parts(trainer *t)
 {
     session_options so = {.isa = t->o->isa, .no_fuse = t->o->no_fuse};
@@ -225,7 +239,7 @@ static status open_parts(trainer *t)
         say(t, "warning: %lld tokens of validation data are less than a sample (%lld): nothing is evaluated",
             (long long)have, (long long)t->s->context + 1);
     if (t->o->profile) program_profile(t->s->train_program, true);
-    return OK;
+    return open_probes(t);
 }
 
 static void identify(trainer *t)
@@ -321,6 +335,7 @@ static status finish(trainer *t, status s)
     average_close(t->average);
     batch_close(&t->batch);
     loader_close(t->loader);
+    probes_close(t->probes);
     session_close(t->s);
     text_free(&t->given);
     return s;

@@ -4,6 +4,7 @@
 #include "data/loader.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
+#include "train/probes.h"
 #include "train/ramp.h"
 #include "train/registry.h"
 #include "train/save.h"
@@ -21,6 +22,7 @@ typedef struct trainer {
     ramp ramp;
     guard guard;
     average *average;
+    probes *probes; // NULL: none
     run_state state;
     text given; // the configuration as it was given: what --resume compares
     checkpoint_store *checkpoints;

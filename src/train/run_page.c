@@ -1,6 +1,7 @@
 /* From a run's files to the structs of a report: see run_page.h. */
 #include "train/run_page.h"
 #include "base/file.h"
+#include "train/probe_charts.h"
 #include "train/run_files.h"
 #include <jansson.h>
 #include <math.h>
@@ -148,7 +149,9 @@ static void add_charts(page_parts *p)
         {"grad_norm", "Gradient norm", "norm", "smoothed", true, false, true, true, false},
         {"tokens_per_s", "Speed", "tokens a second", "smoothed", true, false, false, true, false},
     };
-    p->charts = arena_array(p->a, report_chart, COUNT(kinds));
+    report_chart *by_layer;
+    i64 n_by_layer = probe_charts(p->a, &p->run.metrics, &by_layer);
+    p->charts = arena_array(p->a, report_chart, COUNT(kinds) + n_by_layer);
     for (i64 i = 0; i < COUNT(kinds); i++) {
         const metrics_series *s = metrics_find(&p->run.metrics, kinds[i].name);
         if (!s) continue;
@@ -169,6 +172,7 @@ static void add_charts(page_parts *p)
                                                   .levels = p->levels,
                                                   .n_levels = kinds[i].levels ? p->n_levels : 0};
     }
+    for (i64 i = 0; i < n_by_layer; i++) p->charts[p->n_charts++] = by_layer[i];
 }
 
 /* ---- the page */

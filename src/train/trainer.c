@@ -170,6 +170,7 @@ static status evaluate(trainer *t)
         t->result->bits_per_byte);
     for (i64 k = 0; k < gauges; k++)
         say(t, "step %lld: %s %.4f", (long long)t->state.step, name[k], value[k]);
+    TRY(probes_evaluate(t->probes, t->s, t->log, t->state.step));
     return evaluate_average(t);
 }
 
@@ -218,6 +219,13 @@ static void next_batch(trainer *t)
     t->batch = all;
 }
 
+static bool due(i64 step, i64 every) { return every > 0 && step % every == 0; }
+
+static bool look_due(const trainer *t, i64 step)
+{
+    return t->can_evaluate && (step == t->steps || due(step, t->evaluate_every));
+}
+
 /* Forward, backward and the update, unless the guard says otherwise. *BACK: the run went back to a
  * checkpoint, and no step was done. */
 static status one_step(trainer *t, double *loss, double *norm, double *lr, bool *back)
@@ -234,8 +242,12 @@ static status one_step(trainer *t, double *loss, double *norm, double *lr, bool 
     guard_verdict v = guard_look(&t->guard, t->state.step, *loss);
     if (v == GUARD_GO) {
         updated = true;
+        probes_before_update(t->probes, t->s, look_due(t, t->state.step + 1));
         session_update(t->s, t->state.step, *lr, t->schedule.peak, norm);
-        if (isfinite(*norm)) return OK;
+        if (isfinite(*norm)) {
+            probes_after_update(t->probes, t->s);
+            return OK;
+        }
         v = guard_nonfinite(&t->guard, t->state.step);
     }
     if (v == GUARD_STOP && isfinite(*loss) && !updated)
@@ -283,8 +295,6 @@ status time_steps(trainer *t, double budget, double *seconds_a_step)
     return loader_seek(t->loader, 0);
 }
 
-static bool due(i64 step, i64 every) { return every > 0 && step % every == 0; }
-
 static status log_step(trainer *t, double loss, double norm, double lr, double seconds)
 {
     double tokens = (double)(t->batch.rows * t->s->context);
@@ -301,6 +311,7 @@ static status log_step(trainer *t, double loss, double norm, double lr, double s
         m[n++] = (metric){"expert_drop", experts.dropped};
     }
     TRY(metrics_append(t->log, t->state.step, m, n));
+    TRY(probes_log_step(t->probes, t->log, t->state.step));
     if (t->state.step % 10 == 0) warn(t, registry_metrics(t->registry, t->result->id, t->state.step, m, n));
     if (!t->o->progress) return OK;
     double left =
@@ -323,22 +334,18 @@ static status log_step(trainer *t, double loss, double norm, double lr, double s
     return OK;
 }
 
-static bool look_due(const trainer *t)
-{
-    return t->can_evaluate && (t->state.step == t->steps || due(t->state.step, t->evaluate_every));
-}
-
 static bool save_due(const trainer *t)
 {
     bool milestone = false;
     for (i64 i = 0; i < t->n_milestones; i++) milestone |= t->milestones[i] == t->state.step;
-    return milestone || t->state.step == t->steps || due(t->state.step, t->save_every) || look_due(t);
+    return milestone || t->state.step == t->steps || due(t->state.step, t->save_every) ||
+           look_due(t, t->state.step);
 }
 
 static status after_step(trainer *t)
 {
     if (save_due(t) || stopping(t)) TRY(save(t));
-    if (look_due(t) && !stopping(t)) TRY(evaluate(t));
+    if (look_due(t, t->state.step) && !stopping(t)) TRY(evaluate(t));
     if (!stopping(t)) return OK;
     if (t->saved_at != t->state.step)
         TRY(save(t)); // the signal came just now, in the evaluation above or not
@@ -351,7 +358,7 @@ status train_loop(trainer *t)
 {
     // A checkpoint is written before its evaluation, and its place in the log is before that evaluation's
     // line.
-    if (t->resumed && look_due(t)) TRY(evaluate(t));
+    if (t->resumed && look_due(t, t->state.step)) TRY(evaluate(t));
     while (t->state.step < t->steps) {
         double loss, norm, lr, start = clock_seconds();
         bool back;
