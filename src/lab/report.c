@@ -336,11 +336,48 @@ static void layer_chart(arena *a, const lab_table *t, i64 layers, report_chart *
                           .n_lines = m};
 }
 
+/* Bits per byte over what is tuned, where all seeds were run; false: its values are no numbers. */
+static bool tuning_chart(arena *a, const lab_table *t, report_chart *out)
+{
+    const experiment *e = t->e;
+    double *x = arena_array(a, double, e->n_values + 1), value;
+    report_line *lines = arena_array(a, report_line, e->n_arms);
+    i64 n = 0;
+    for (i64 v = 0; v < e->n_values; v++) {
+        if (!parse_count(e->tune_values[v], &value) || value <= 0) return false;
+        x[v] = log10(value);
+        if (v && x[v] <= x[v - 1]) return false;
+    }
+    for (i64 i = 0; i < e->n_arms && n < 8; i++) {
+        double *y = arena_array(a, double, 3 * e->n_values + 1), *low = y + e->n_values,
+               *high = low + e->n_values;
+        for (i64 v = 0; v < e->n_values; v++) {
+            const lab_mean *m = &t->rows[i].values[v].bits;
+            double se = isfinite(m->se) ? m->se : 0;
+            y[v] = m->mean, low[v] = m->mean - se, high[v] = m->mean + se;
+        }
+        lines[n++] = (report_line){.label = e->arms[i].name,
+                                   .style = REPORT_POINTS,
+                                   .x = x,
+                                   .y = y,
+                                   .low = low,
+                                   .high = high,
+                                   .n = e->n_values};
+    }
+    *out = (report_chart){.x_free = true,
+                          .title = "Tuning",
+                          .x_label = arena_printf(a, "log10 of %s", e->tune_key),
+                          .y_label = "bits per byte",
+                          .lines = lines,
+                          .n_lines = n};
+    return n > 0;
+}
+
 status lab_page(arena *a, const lab_table *t, text *out)
 {
     const experiment *e = t->e;
     i64 columns, layers = most_layers(t), n_grids = 0, n_facts = 0, n_config = 0, n_charts;
-    report_chart *charts = arena_array(a, report_chart, e->n_arms + 2);
+    report_chart *charts = arena_array(a, report_chart, e->n_arms + 3);
     report_grid grids[4];
     report_row *facts = arena_array(a, report_row, t->n_notes + t->n_machines + t->n_codes + 6);
     report_row *config = arena_array(a, report_row, e->n_set + 2 * e->n_arms + 2);
@@ -369,6 +406,7 @@ status lab_page(arena *a, const lab_table *t, text *out)
             (report_grid){"Layers dropped", layer_cells(a, t, layers), e->n_arms + 1, layers + 1};
     n_charts = curves(a, t, charts);
     if (layers) layer_chart(a, t, layers, &charts[n_charts++]);
+    if (e->n_values && e->tune_all_seeds) n_charts += tuning_chart(a, t, &charts[n_charts]);
     if (e->claim) facts[n_facts++] = (report_row){"claim", e->claim};
     facts[n_facts++] = (report_row){"seeds", seeds_text(a, e)};
     for (i64 i = 0; i < t->n_notes; i++) facts[n_facts++] = (report_row){"note", t->notes[i]};
