@@ -13,7 +13,7 @@
 set -eu
 
 BUILD="gcc libc6-dev make cmake pkg-config
-    libcminpack-dev libdnnl-dev libfyaml-dev libgsl-dev libjansson-dev libmicrohttpd-dev libpcre2-dev libsqlite3-dev libutf8proc-dev libxxhash-dev
+    libcminpack-dev libdnnl-dev libfyaml-dev libjansson-dev libmicrohttpd-dev libpcre2-dev libsqlite3-dev libutf8proc-dev libxxhash-dev
     libzstd-dev zlib1g-dev"
 TEST="$BUILD curl libcmocka-dev clang-format-14"
 BARE="debootstrap git"

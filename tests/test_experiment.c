@@ -140,6 +140,14 @@ static void test_means(void **state)
     m = lab_mean_of(x, 3);
     assert_true(fabs(m.half / m.se - 4.302653) < 1e-6);
     assert_false(lab_resolved(&m)); // 2 +- 2.48
+    m = lab_mean_of(x, 2);
+    assert_true(fabs(m.half / m.se - 12.706205) < 1e-6);
+    m = lab_mean_of(x, 4);
+    assert_true(fabs(m.half / m.se - 3.182446) < 1e-6);
+    double many[121];
+    for (i64 i = 0; i < COUNT(many); i++) many[i] = (double)(i % 7);
+    m = lab_mean_of(many, COUNT(many));
+    assert_true(fabs(m.half / m.se - 1.979930) < 1e-6);
     m = lab_mean_of(x, 1);
     assert_true(m.mean == 1 && isnan(m.se) && !lab_resolved(&m));
     assert_true(isnan(lab_mean_of(x, 0).mean));
