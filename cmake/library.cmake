@@ -74,7 +74,7 @@ install(FILES ${COMPLETIONS}/keel.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish
 if(KEEL_TESTS)
   pkg_check_modules(CMOCKA REQUIRED IMPORTED_TARGET cmocka)
   add_executable(test_library tests/test_library.c)
-  target_link_libraries(test_library PRIVATE keel_shared PkgConfig::CMOCKA pthread m)
+  target_link_libraries(test_library PRIVATE keel_shared PkgConfig::CMOCKA OpenMP::OpenMP_C pthread m)
   target_compile_definitions(test_library PRIVATE KEEL_BINARY="$<TARGET_FILE:keel>")
   add_executable(test_library_faults tests/test_library_faults.c $<TARGET_OBJECTS:keel_api>)
   target_link_libraries(test_library_faults PRIVATE keel_static PkgConfig::CMOCKA)

@@ -58,6 +58,13 @@ holds "libkeel.so shows what the header declares and nothing else" cmp "$work/de
 if [ "$3" = 0 ]; then # the sanitizers add names of their own
     holds "libkeel.a shows the same" cmp "$work/declared" "$work/static"
 fi
+# State of a process: the counters that tests make faults with, the message for when there is no memory for one, and
+# two scratch tables of each thread; the rest are the compiler's. Everything else is in handles.
+objdump -t "$libdir/libkeel.so" | awk '$4 ~ /^\.t?(data|bss)$/ && $(NF-1) != 0 {print $NF} $3 ~ /^\.t(data|bss)$/ {print $NF}' |
+    sed 's/\..*//' | grep -v '^__\|^completed$' | sort -u | tr '\n' ' ' >"$work/state"
+if [ "$3" = 0 ]; then
+    holds "no state outside of handles: $(cat "$work/state")" [ "$(cat "$work/state")" = "columns faults no_memory rows " ]
+fi
 holds "the soname has major and minor" \
     sh -c 'readelf -d "$1" | grep -q "SONAME.*\[libkeel.so.$2\]"' - "$libdir/libkeel.so" "$minor"
 # Parts that only the command has (the board, the list of all libraries) must stay out of reach of the library's.

@@ -4,6 +4,7 @@
 
 #include <locale.h>
 #include <math.h>
+#include <omp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -202,6 +203,29 @@ static void a_stopped_run_goes_on(void **state)
     assert_int_equal(rest.steps, STEPS);
     same_files(in("stopped/step_12/model.safetensors"), in("by_library/step_12/model.safetensors"));
     same_files(in("stopped/step_12/optimizer.safetensors"), in("by_library/step_12/optimizer.safetensors"));
+    keel_free(m);
+}
+
+static int refuse(void *context, const char *line)
+{
+    (void)line;
+    return ++*(int *)context; // stops at the first line, and says so again at every later one
+}
+
+/* Before there is anything to save: the handle is what it was, and trains when it is asked to. */
+static void a_run_stopped_before_its_first_step(void **state)
+{
+    (void)state;
+    int lines = 0;
+    keel_train_result r;
+    keel_model *m = configured(run_yaml, NULL);
+    keel_train_options o = {.folder = in("unwanted"), .line = refuse, .context = &lines};
+    assert_int_equal(keel_train(m, &o, &r), KEEL_STOPPED);
+    assert_int_equal(r.step, 0);
+    assert_true(lines > 0);
+    o = (keel_train_options){.folder = in("wanted")};
+    assert_done(m, keel_train(m, &o, &r));
+    assert_int_equal(r.step, STEPS);
     keel_free(m);
 }
 
@@ -491,6 +515,48 @@ static void a_handle_goes_from_thread_to_thread(void **state)
     assert_true(counted(here) == counted(there));
     keel_free(here);
     keel_free(there);
+}
+
+static int threads_in_callback;
+static int count_threads(void *context, const keel_token *t)
+{
+    (void)context, (void)t;
+    threads_in_callback = omp_get_max_threads();
+    return 1;
+}
+
+/* A call leaves the caller's number of threads, lets callbacks find it, and is refused where it cannot have
+ * its own.
+ */
+static void the_callers_own_threads(void **state)
+{
+    (void)state;
+    const int before = omp_get_max_threads();
+    int32_t ids[3] = {1, 2, 3};
+    keel_machine machine = {.threads = before + 2};
+    keel_generate_options o = {.token = count_threads};
+    keel_model *m = keel_new(&machine);
+    keel_facts f;
+    keel_status inside[2] = {KEEL_OK, KEEL_OK};
+    assert_done(m, keel_configure(m, bare_yaml, strlen(bare_yaml), NULL, 0));
+    assert_done(m, keel_generate_tokens(m, ids, 3, &o, NULL));
+    assert_int_equal(omp_get_max_threads(), before);
+    assert_int_equal(threads_in_callback, before);
+    assert_done(m, keel_about(m, &f));
+    assert_int_equal(f.threads, before + 2);
+    keel_model *other = configured(bare_yaml, NULL);
+#pragma omp parallel num_threads(2)
+    {
+        keel_facts own;
+        int k = omp_get_thread_num();
+        inside[k] = keel_about(k ? m : other, &own);
+    }
+    assert_int_equal(inside[0], KEEL_ERROR_USAGE);
+    assert_int_equal(inside[1], KEEL_ERROR_USAGE);
+    assert_string_equal(keel_message(m),
+                        "a call inside an OpenMP parallel region; make it outside, or from a thread");
+    keel_free(other);
+    keel_free(m);
 }
 
 /* Two whole runs at once, into two folders. */
@@ -978,6 +1044,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_version_is_one),
         cmocka_unit_test(a_run_is_the_commands_to_the_bit),
         cmocka_unit_test(a_stopped_run_goes_on),
+        cmocka_unit_test(a_run_stopped_before_its_first_step),
         cmocka_unit_test(generating_is_the_commands),
         cmocka_unit_test(scores_are_the_commands),
         cmocka_unit_test(tokens_there_and_back),
@@ -985,6 +1052,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(rows_have_documents_and_rates),
         cmocka_unit_test(two_handles_in_two_threads),
         cmocka_unit_test(a_handle_goes_from_thread_to_thread),
+        cmocka_unit_test(the_callers_own_threads),
         cmocka_unit_test(two_runs_in_two_threads),
         cmocka_unit_test(another_language),
         cmocka_unit_test(without_a_handle),
