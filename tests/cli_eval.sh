@@ -51,12 +51,15 @@ printf '{"text":"the quick brown fox"}\n{"text":"3 the quick"}\n' >lambada.jsonl
 ok perplexity run
 grep -qxE 'loss [0-9.]+  perplexity [0-9.]+  bits per byte [0-9.]+  \([0-9]+ validation tokens, run/step_2\)' out ||
     complain "perplexity on shards: not that line"
+grep -qE '^\(95 %: loss [0-9.]+ to [0-9.]+, bits per byte [0-9.]+ to [0-9.]+\)$' out || complain "no range"
 ok perplexity run --json
+grep -qE '"loss_stderr":[-e0-9.]+,"loss_low":[0-9.]+,"loss_high":[0-9.]+,"bits_per_byte_stderr":' out || complain "no error"
 grep -q '"byte_perplexity":[0-9.]*,"bits_per_byte"' out || complain "no byte perplexity"
 head -c 500 text.txt >short.txt
 ok perplexity run --text short.txt --stride 16 --context 32
 grep -qE '^bits per byte [0-9.]+  loss [0-9.]+  perplexity [0-9.]+ a token, [0-9.]+ a word, [0-9.]+ a byte$' out ||
     complain "perplexity on a text: not that line"
+grep -qE '^\(95 %: loss [0-9.]+ to [0-9.]+, bits per byte [0-9.]+ to [0-9.]+\)$' out || complain "no range of a text"
 grep -qE ' words, 500 bytes; [0-9]+ windows of 32, stride 16; run/step_2\)$' out || complain "not that line of counts"
 ok perplexity run --text short.txt --json --stride 16 --batch 1
 cp out first.json
@@ -75,7 +78,7 @@ grep -qE '"tokens":128,.*"layers":\[\{"layer":0,"loss":[0-9.]+,"increase":[-e0-9
 
 # ---- choices
 ok choice run piqa.jsonl --task piqa --labels labels
-grep -qE '^acc  +[01]\.[0-9]{5} \+- [0-9.]+$' out || complain "no line of acc"
+grep -qE '^acc  +[01]\.[0-9]{5} \+- [0-9.]+  \(95 %: 0\.[0-9]{5} to [01]\.[0-9]{5}\)$' out || complain "no line of acc"
 grep -qE '^acc_bytes  +[01]\.' out || complain "no line of acc_bytes"
 grep -qxF '(piqa, 3 records, 0 cut to fit; run/step_2)' out || complain "no last line"
 for batch in 1 2 7; do
@@ -85,7 +88,7 @@ for batch in 1 2 7; do
 done
 grep -q '"task":"piqa","examples":3,"requests":6,"truncated":0,"acc":' out || complain "not those fields"
 ok choice run lambada.jsonl --task lambada --limit 1 --json
-grep -q '"examples":1,.*"acc_stderr":null,"perplexity":[0-9.]*,"perplexity_stderr":null' out ||
+grep -q '"examples":1,.*"acc_stderr":null,"acc_low":[0-9.]*,"acc_high":[0-9.]*,"perplexity":[0-9.]*,"perplexity_stderr":null' out ||
     complain "one record: a standard error"
 ok choice run lambada.jsonl --task lambada
 grep -qE '^perplexity  +[0-9.]+ \+- [0-9.]+$' out || complain "no line of perplexity"

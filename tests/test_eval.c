@@ -281,6 +281,51 @@ static void test_estimates(void **state)
     assert_true(fabs(estimate_of(x, 100).error - sqrt(0.29 * 0.71 / 99)) < 1e-12);
 }
 
+/* Values of Wilson's interval as R's prop.test(x, n, correct = FALSE) gives them. */
+static void test_wilson(void **state)
+{
+    (void)state;
+    const struct {
+        i64 hits, n;
+        double low, high;
+    } rows[] = {{29, 100, 0.210111, 0.385462},
+                {1, 2, 0.094531, 0.905469},
+                {0, 10, 0, 0.277533},
+                {10, 10, 0.722467, 1},
+                {1, 1, 0.206543, 1}};
+    for (i64 i = 0; i < COUNT(rows); i++) {
+        interval x = wilson(rows[i].hits, rows[i].n);
+        if (fabs(x.low - rows[i].low) > 1e-6 || fabs(x.high - rows[i].high) > 1e-6)
+            fail_msg("%lld of %lld: %.7f to %.7f", (long long)rows[i].hits, (long long)rows[i].n, x.low,
+                     x.high);
+    }
+}
+
+/* Of a mean, whose error is known; of equal ratios; of neighbours that are alike. */
+static void test_bootstrap(void **state)
+{
+    (void)state;
+    enum { N = 5000 };
+    static double x[N], w[N];
+    for (i64 i = 0; i < 400; i++) x[i] = random_normal(1, 2, 3, (u64)i), w[i] = 1;
+    ratio r = bootstrap_ratio(x, w, 400);
+    estimate e = estimate_of(x, 400);
+    assert_true(fabs(r.value - e.mean) < 1e-12);
+    assert_true(fabs(r.error / e.error - 1) < 0.1); // 1000 resamples know a deviation to 2 %
+    assert_true(r.range.low < r.value - e.error && r.range.high > r.value + e.error);
+    ratio again = bootstrap_ratio(x, w, 400);
+    assert_memory_equal(&r, &again, sizeof r);
+    for (i64 i = 0; i < N; i++) w[i] = 1 + (double)(i % 7), x[i] = 3 * w[i];
+    r = bootstrap_ratio(x, w, N);
+    assert_true(fabs(r.value - 3) < 1e-12 && r.error < 1e-12 && fabs(r.range.low - 3) < 1e-12);
+    for (i64 i = 0; i < N; i++) w[i] = 1, x[i] = random_normal(1, 2, 3, (u64)(i / 10)); // tenfold copies
+    r = bootstrap_ratio(x, w, N);
+    assert_true(r.error >
+                2 * estimate_of(x, N).error); // of 500 independent values: 3.2 times; by blocks of 5
+    r = bootstrap_ratio(x, w, 1);
+    assert_true(r.value == x[0] && isnan(r.error) && isnan(r.range.low));
+}
+
 /* ---- scores */
 
 static device *cpu;
@@ -585,7 +630,8 @@ int main(void)
         cmocka_unit_test(test_windows),     cmocka_unit_test(test_windows_score_once),
         cmocka_unit_test(test_words),       cmocka_unit_test(test_layouts),
         cmocka_unit_test(test_bad_records), cmocka_unit_test(test_winogrande_contexts),
-        cmocka_unit_test(test_estimates),   cmocka_unit_test(test_naive),
+        cmocka_unit_test(test_estimates),   cmocka_unit_test(test_wilson),
+        cmocka_unit_test(test_bootstrap),   cmocka_unit_test(test_naive),
         cmocka_unit_test(test_batches),     cmocka_unit_test(test_score_refusals),
         cmocka_unit_test(test_encoding),    cmocka_unit_test(test_accuracy),
         cmocka_unit_test(test_long_choice), cmocka_unit_test(test_text),

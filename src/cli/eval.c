@@ -17,6 +17,7 @@
 #include "infer/model_files.h"
 #include "train/corpus.h"
 #include "train/save.h"
+#include "text/grow.h"
 #include "train/trainer.h"
 #include <jansson.h>
 #include <math.h>
@@ -198,24 +199,91 @@ static void show_progress(void *context, i64 done, i64 of)
     fprintf(stderr, "\r%lld of %lld%s", (long long)done, (long long)of, done == of ? "\n" : "");
 }
 
+/* ---- how far a figure may be off */
+
+static json_t *real_or_null(double x) { return isfinite(x) ? json_real(x) : json_null(); }
+
+static void set_field(json_t *j, const char *name, const char *what, double x)
+{
+    char key[48];
+    snprintf(key, sizeof key, "%s_%s", name, what);
+    if (j) json_object_set_new(j, key, real_or_null(x));
+}
+
+static void set_range(json_t *j, const char *name, interval x)
+{
+    set_field(j, name, "low", x.low);
+    set_field(j, name, "high", x.high);
+}
+
+static void set_ratio(json_t *j, const char *name, const ratio *x)
+{
+    set_field(j, name, "stderr", x->error);
+    set_range(j, name, x->range);
+}
+
+/* A line beside a loss; nothing where there is one block only. */
+static void print_ranges(const ratio *loss, const ratio *bits)
+{
+    if (isfinite(loss->error))
+        printf("(95 %%: loss %.5f to %.5f, bits per byte %.5f to %.5f)\n", loss->range.low, loss->range.high,
+               bits->range.low, bits->range.high);
+}
+
 /* ---- on shards */
 
-static status print_result(const eval_args *a, const evaluation *e, const run_state *state,
+typedef struct parts { // the micro-batches of an evaluation
+    evaluation *part;
+    i64 n;
+    size_t capacity;
+    status failed;
+} parts;
+
+static void keep_part(void *context, const evaluation *part)
+{
+    parts *p = context;
+    if (!p->failed)
+        p->failed = grow(&p->part, &p->capacity, (size_t)p->n + 1, sizeof *p->part, "micro-batches");
+    if (!p->failed) p->part[p->n++] = *part;
+}
+
+static status resample(const parts *p, ratio *loss, ratio *bits)
+{
+    double *x;
+    TRY(mem_alloc((size_t)(3 * p->n + 1) * sizeof *x, "micro-batches", &x));
+    for (i64 i = 0; i < p->n; i++) {
+        x[i] = p->part[i].nats;
+        x[p->n + i] = (double)p->part[i].tokens;
+        x[2 * p->n + i] = (double)p->part[i].bytes * log(2);
+    }
+    *loss = bootstrap_ratio(x, x + p->n, p->n);
+    *bits = bootstrap_ratio(x, x + 2 * p->n, p->n);
+    mem_free(x);
+    return OK;
+}
+
+static status print_result(const eval_args *a, const evaluation *e, const parts *p, const run_state *state,
                            const model_files *f)
 {
+    ratio loss_range, bits_range;
     if (!e->tokens) return fail(ERR_INPUT, "there is no %s data to evaluate on", data_split_name[a->split]);
     double loss = e->nats / (double)e->tokens, bits = e->nats / log(2) / (double)e->bytes;
     if (!isfinite(loss)) return fail(ERR_NUMERIC, "%s: the loss is not finite", f->folder);
+    TRY(resample(p, &loss_range, &bits_range));
     if (a->json) {
-        TRY(cli_print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:o?, s:o?, s:o?}", "model", f->folder,
-                                     "step", (json_int_t)state->step, "tokens_seen",
-                                     (json_int_t)state->tokens_seen, "tokens", (json_int_t)e->tokens, "bytes",
-                                     (json_int_t)e->bytes, "loss", loss, "perplexity", json_real(exp(loss)),
-                                     "byte_perplexity", json_real(exp2(bits)), "bits_per_byte",
-                                     json_real(bits)))); // null: beyond a double
-    } else
-        printf("loss %.5f  perplexity %.3f  bits per byte %.5f  (%lld %s tokens, %s)\n", loss, exp(loss),
-               bits, (long long)e->tokens, data_split_name[a->split], f->folder);
+        json_t *j =
+            json_pack("{s:s, s:I, s:I, s:I, s:I, s:f, s:o?, s:o?, s:o?}", "model", f->folder, "step",
+                      (json_int_t)state->step, "tokens_seen", (json_int_t)state->tokens_seen, "tokens",
+                      (json_int_t)e->tokens, "bytes", (json_int_t)e->bytes, "loss", loss, "perplexity",
+                      json_real(exp(loss)), "byte_perplexity", json_real(exp2(bits)), "bits_per_byte",
+                      json_real(bits)); // null: beyond a double
+        set_ratio(j, "loss", &loss_range);
+        set_ratio(j, "bits_per_byte", &bits_range);
+        return cli_print_json(j);
+    }
+    printf("loss %.5f  perplexity %.3f  bits per byte %.5f  (%lld %s tokens, %s)\n", loss, exp(loss), bits,
+           (long long)e->tokens, data_split_name[a->split], f->folder);
+    print_ranges(&loss_range, &bits_range);
     return OK;
 }
 
@@ -223,6 +291,7 @@ static status measure(const eval_args *a, const model_files *f, device *d, isa l
 {
     session *s;
     evaluation e;
+    parts p = {0};
     run_state state = {0};
     TRY(session_open(f->config, d, &(session_options){.isa = level, .no_update = true}, &s));
     status failed = load_session(s, f->folder, false, &state);
@@ -236,9 +305,15 @@ static status measure(const eval_args *a, const model_files *f, device *d, isa l
                                              .progress = terminal_width() ? show_progress : NULL},
                              f, a->json);
     else if (!failed)
-        failed = train_evaluate(s, data, a->split, a->tokens, NULL, &e);
+        failed = train_evaluate_parts(s, data, a->split, a->tokens, NULL, keep_part, &p, &e);
     session_close(s);
-    return failed || a->layers ? failed : print_result(a, &e, &state, f);
+    if (!failed)
+        failed = p.failed;
+    else
+        status_drop(p.failed);
+    if (!failed && !a->layers) failed = print_result(a, &e, &p, &state, f);
+    mem_free(p.part);
+    return failed;
 }
 
 static status evaluate_shards(const eval_args *a, const model_files *f, device *d, isa level)
@@ -263,19 +338,24 @@ static status print_text(const eval_args *a, const text_loss *x, const window_ru
 {
     double loss = x->nats / (double)x->tokens, words = exp(x->nats / (double)x->words),
            bits = x->nats / log(2) / (double)x->bytes;
-    if (a->json)
-        return cli_print_json(json_pack(
+    if (a->json) {
+        json_t *j = json_pack(
             "{s:s, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:o?, s:o?, s:o?, s:o?}", "model", f->folder,
             "step", (json_int_t)f->step, "text", a->text, "tokens", (json_int_t)x->tokens, "bytes",
             (json_int_t)x->bytes, "words", (json_int_t)x->words, "windows", (json_int_t)x->windows, "context",
             (json_int_t)rule->context, "stride", (json_int_t)rule->stride, "loss", loss, "perplexity",
             json_real(exp(loss)), "word_perplexity", json_real(words), "byte_perplexity",
-            json_real(exp2(bits)), "bits_per_byte", json_real(bits))); // null: beyond a double
+            json_real(exp2(bits)), "bits_per_byte", json_real(bits)); // null: beyond a double
+        set_ratio(j, "loss", &x->loss);
+        set_ratio(j, "bits_per_byte", &x->bits);
+        return cli_print_json(j);
+    }
     printf("bits per byte %.5f  loss %.5f  perplexity %.3f a token, %.3f a word, %.4f a byte\n"
            "(%lld tokens, %lld words, %lld bytes; %lld windows of %lld, stride %lld; %s)\n",
            bits, loss, exp(loss), words, exp2(bits), (long long)x->tokens, (long long)x->words,
            (long long)x->bytes, (long long)x->windows, (long long)rule->context, (long long)rule->stride,
            f->folder);
+    print_ranges(&x->loss, &x->bits);
     return OK;
 }
 
@@ -296,10 +376,8 @@ static status evaluate_text(const eval_args *a, const model_files *f, scorer *s)
 
 static void set_estimate(json_t *j, const char *name, estimate x)
 {
-    char key[40];
-    json_object_set_new(j, name, isfinite(x.mean) ? json_real(x.mean) : json_null());
-    snprintf(key, sizeof key, "%s_stderr", name);
-    json_object_set_new(j, key, isfinite(x.error) ? json_real(x.error) : json_null()); // one example has none
+    json_object_set_new(j, name, real_or_null(x.mean));
+    set_field(j, name, "stderr", x.error); // one example has none
 }
 
 static status print_choice(const eval_args *a, const choice_result *r, const model_files *f)
@@ -308,23 +386,29 @@ static status print_choice(const eval_args *a, const choice_result *r, const mod
         const char *name;
         estimate value;
         bool on;
-    } rows[] = {{"acc", r->acc, true},
-                {"acc_norm", r->acc_norm, !a->task->greedy},
-                {"acc_bytes", r->acc_bytes, !a->task->greedy},
-                {"perplexity", r->perplexity, a->task->greedy},
-                {"gold_bits_per_byte", r->gold_bits, true}};
+        const interval *range; // NULL: twice the error is as good
+    } rows[] = {{"acc", r->acc, true, &r->acc_range},
+                {"acc_norm", r->acc_norm, !a->task->greedy, &r->acc_norm_range},
+                {"acc_bytes", r->acc_bytes, !a->task->greedy, &r->acc_bytes_range},
+                {"perplexity", r->perplexity, a->task->greedy, NULL},
+                {"gold_bits_per_byte", r->gold_bits, true, NULL}};
     json_t *j = json_pack("{s:s, s:I, s:s, s:I, s:I, s:I}", "model", f->folder, "step", (json_int_t)f->step,
                           "task", a->task->name, "examples", (json_int_t)r->examples, "requests",
                           (json_int_t)r->requests, "truncated", (json_int_t)r->truncated);
     for (i64 i = 0; j && i < COUNT(rows); i++)
-        if (rows[i].on) set_estimate(j, rows[i].name, rows[i].value);
+        if (rows[i].on) {
+            set_estimate(j, rows[i].name, rows[i].value);
+            if (rows[i].range) set_range(j, rows[i].name, *rows[i].range);
+        }
     if (a->json) return cli_print_json(j);
     json_decref(j);
     for (i64 i = 0; i < COUNT(rows); i++)
-        if (rows[i].on && isfinite(rows[i].value.error))
-            printf("%-18s %.5f +- %.5f\n", rows[i].name, rows[i].value.mean, rows[i].value.error);
-        else if (rows[i].on)
-            printf("%-18s %.5f\n", rows[i].name, rows[i].value.mean);
+        if (rows[i].on) {
+            printf("%-18s %.5f", rows[i].name, rows[i].value.mean);
+            if (isfinite(rows[i].value.error)) printf(" +- %.5f", rows[i].value.error);
+            if (rows[i].range) printf("  (95 %%: %.5f to %.5f)", rows[i].range->low, rows[i].range->high);
+            puts("");
+        }
     printf("(%s, %lld records, %lld cut to fit; %s)\n", a->task->name, (long long)r->examples,
            (long long)r->truncated, f->folder);
     return OK;

@@ -126,10 +126,18 @@ static status run_batch(scorer *s, const tokenizer *t, const task *task, const e
     return OK;
 }
 
+static interval range_of(const double *hit, i64 n)
+{
+    i64 hits = 0;
+    for (i64 i = 0; i < n; i++) hits += hit[i] > 0;
+    return wilson(hits, n);
+}
+
 static void finish(const task *t, const tally *x, i64 n, choice_result *r)
 {
     r->examples = n;
     r->acc = estimate_of(x->acc, n);
+    r->acc_range = range_of(x->acc, n);
     r->gold_bits = estimate_of(x->bits, n);
     if (t->greedy) {
         estimate nats = estimate_of(x->nats, n);
@@ -138,6 +146,8 @@ static void finish(const task *t, const tally *x, i64 n, choice_result *r)
     }
     r->acc_norm = estimate_of(x->norm, n);
     r->acc_bytes = estimate_of(x->bytes, n);
+    r->acc_norm_range = range_of(x->norm, n);
+    r->acc_bytes_range = range_of(x->bytes, n);
 }
 
 status choice_evaluate(scorer *s, const tokenizer *t, const task *task, const example_list *list,

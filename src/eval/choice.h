@@ -5,6 +5,7 @@
  *     printf("acc %.4f +- %.4f\n", r.acc.mean, r.acc.error);
  */
 #pragma once
+#include "eval/interval.h"
 #include "eval/score.h"
 #include "eval/tasks.h"
 #include "text/tokenizer.h"
@@ -25,7 +26,8 @@ typedef struct choice_result {
     estimate acc;                      // the likeliest continuation; task.greedy: all tokens are greedy
     estimate acc_norm, acc_bytes;      // log-likelihood / characters, / UTF-8 bytes of the choice
     estimate perplexity;               // task.greedy: exp(mean nats of a target); error by the delta method
-    estimate gold_bits;                // bits a byte of the right answer: moves before accuracy does
+    interval acc_range, acc_norm_range, acc_bytes_range; // 95 %, by Wilson
+    estimate gold_bits; // bits a byte of the right answer: moves before accuracy does
 } choice_result;
 
 /* A continuation as tokens: those of context + continuation behind as many as the context alone has (its

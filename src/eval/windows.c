@@ -1,6 +1,7 @@
 /* Strided windows over a text, and its loss: see windows.h. */
 #include "eval/windows.h"
 #include "text/utf8.h"
+#include <math.h>
 
 bool window_next(i64 n, const window_rule *rule, window *w)
 {
@@ -50,10 +51,20 @@ typedef struct work {
     score_request *request;
     score *score;
     i64 batch;
+    double *nats, *tokens, *bytes; // of each window
 } work;
 
-static status score_windows(scorer *s, const token_list *ids, const window_rule *rule, const work *k,
-                            text_loss *out)
+/* Bytes of text that the last TARGETS of a request stand for. */
+static double bytes_of(const tokenizer *t, const score_request *r)
+{
+    double bytes = 0;
+    for (i64 i = r->count - r->targets; i < r->count; i++)
+        bytes += (double)tokenizer_decode(t, r->ids[i]).bytes;
+    return bytes;
+}
+
+static status score_windows(scorer *s, const tokenizer *t, const token_list *ids, const window_rule *rule,
+                            const work *k, text_loss *out)
 {
     window w = {0};
     for (bool more = true; more;) {
@@ -61,11 +72,25 @@ static status score_windows(scorer *s, const token_list *ids, const window_rule 
         while (n < k->batch && (more = window_next(ids->count - 1, rule, &w)))
             k->request[n++] = (score_request){ids->id + w.start, w.inputs + 1, w.targets};
         TRY(scorer_run(s, k->request, n, k->score));
-        for (i64 i = 0; i < n; i++) out->nats += k->score[i].nats;
-        out->windows += n;
+        for (i64 i = 0; i < n; i++, out->windows++) {
+            out->nats += k->score[i].nats;
+            k->nats[out->windows] = k->score[i].nats;
+            k->tokens[out->windows] = (double)k->request[i].targets;
+            k->bytes[out->windows] = bytes_of(t, &k->request[i]) * log(2);
+        }
     }
     out->tokens = ids->count - 1;
+    out->loss = bootstrap_ratio(k->nats, k->tokens, out->windows);
+    out->bits = bootstrap_ratio(k->nats, k->bytes, out->windows);
     return OK;
+}
+
+static i64 count_windows(const token_list *ids, const window_rule *rule)
+{
+    window w = {0};
+    i64 n = 0;
+    while (window_next(ids->count - 1, rule, &w)) n++;
+    return MAX(n, 1);
 }
 
 static status check_rule(const scorer *s, const window_rule *rule)
@@ -104,7 +129,14 @@ status text_evaluate(scorer *s, const tokenizer *t, const char *data, size_t byt
     status failed = encode(t, data, bytes, &ids);
     if (!failed) failed = mem_alloc((size_t)k.batch * sizeof *k.request, "windows", &k.request);
     if (!failed) failed = mem_alloc((size_t)k.batch * sizeof *k.score, "scores", &k.score);
-    if (!failed) failed = score_windows(s, &ids, rule, &k, out);
+    if (!failed)
+        failed = mem_alloc((size_t)(3 * count_windows(&ids, rule)) * sizeof(double), "windows", &k.nats);
+    if (!failed) {
+        k.tokens = k.nats + count_windows(&ids, rule);
+        k.bytes = k.tokens + count_windows(&ids, rule);
+        failed = score_windows(s, t, &ids, rule, &k, out);
+    }
+    mem_free(k.nats);
     mem_free(k.request);
     mem_free(k.score);
     token_list_free(&ids);

@@ -9,6 +9,7 @@
  * `context` tokens that end before its last target. The last, short block so gets more tokens before it
  * (the rolling windows of lm-evaluation-harness, whose context c is context - stride + 1 here). */
 #pragma once
+#include "eval/interval.h"
 #include "eval/score.h"
 #include "text/tokenizer.h"
 
@@ -32,6 +33,8 @@ i64 count_words(const char *data, size_t bytes);
 typedef struct text_loss {
     i64 tokens, bytes, words, windows;
     double nats; // sum
+    ratio loss,
+        bits; // nats a token, bits a byte, with what another text of the kind might give: over windows
 } text_loss;
 /* Scores the text with every window. ERR_INPUT: an empty text, no end-of-text token, or a rule beyond the
  * model's context. BATCH: windows taken together, from 1. */

@@ -90,6 +90,13 @@ loader_options loader_for(const config *c, i64 rows, bool train)
 status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens,
                       const volatile sig_atomic_t *stop, evaluation *out)
 {
+    return train_evaluate_parts(s, d, split, tokens, stop, NULL, NULL, out);
+}
+
+status train_evaluate_parts(session *s, const dataset *d, data_split split, i64 tokens,
+                            const volatile sig_atomic_t *stop, evaluation_part *take, void *context,
+                            evaluation *out)
+{
     loader_options lo = loader_for(s->c, s->micro_rows, false);
     loader *l;
     batch b;
@@ -105,10 +112,13 @@ status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens
         loader_next(l, &b);
         if (!b.rows) break;
         step_batch step = as_step(&b);
-        out->nats += session_evaluate(s, &step);
-        out->tokens += b.n_valid;
-        out->bytes += b.bytes;
-        out->rows += b.rows;
+        evaluation part = {
+            .tokens = b.n_valid, .bytes = b.bytes, .rows = b.rows, .nats = session_evaluate(s, &step)};
+        if (take) take(context, &part);
+        out->nats += part.nats;
+        out->tokens += part.tokens;
+        out->bytes += part.bytes;
+        out->rows += part.rows;
     }
     batch_close(&b);
     loader_close(l);

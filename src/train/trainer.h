@@ -61,3 +61,8 @@ typedef struct evaluation {
  * ERR_INPUT: the split holds no whole sample. */
 status train_evaluate(session *s, const dataset *d, data_split split, i64 tokens,
                       const volatile sig_atomic_t *stop, evaluation *out) MUST;
+typedef void evaluation_part(void *context, const evaluation *part);
+/* The same, and TAKE is given each micro-batch by itself, in order. */
+status train_evaluate_parts(session *s, const dataset *d, data_split split, i64 tokens,
+                            const volatile sig_atomic_t *stop, evaluation_part *take, void *context,
+                            evaluation *out) MUST;
