@@ -1,24 +1,11 @@
 /* Decoding: reading a text in pieces of any length over caches gives the logits of reading it at once, in
  * double, by the kernels in f32 and bf16; the decoder's refusals; the sampler at its boundaries. */
 #include "model_case.h"
+#include "cpu_case.h"
 #include "infer/decoder.h"
 #include "infer/sampler.h"
 
-static device *cpu;
 static bool measure;
-
-static int open_device(void **state)
-{
-    (void)state;
-    assert_ok(device_open(&(device_options){0}, &cpu));
-    return 0;
-}
-static int close_device(void **state)
-{
-    (void)state;
-    device_close(cpu);
-    return 0;
-}
 
 enum { V = CASE_VOCAB };
 static const model_case windowed = {

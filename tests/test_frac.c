@@ -3,57 +3,27 @@
  * gradients, programs, recomputation and decoding agree is shown with the other models (frac-like of
  * model_case.h). */
 #include "model_case.h"
-#include "graph/trial.h"
-
-static device *cpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    assert_ok(device_open(&(device_options){0}, &cpu));
-    return 0;
-}
-static int close_device(void **state)
-{
-    (void)state;
-    device_close(cpu);
-    return 0;
-}
-static isa best(void) { return device_about(cpu)->level; }
+#include "cpu_case.h"
+#include "hand_case.h"
+#include "stream_case.h"
 
 /* ---- two fractions of two, by hand: h = (1, 2, 3, -1), Layer(x) = 2x */
 
 static const double H[] = {1, 2, 3, -1}, READ[] = {1, 0.1, 0.2, 1}, CARRY[] = {1, 0.2, -0.1, 0.9},
                     B[] = {1, 0.5};
 
-static void is_near(const double *x, const double *want, int n, double limit)
-{
-    for (int i = 0; i < n; i++)
-        if (!(fabs(x[i] - want[i]) <= limit)) fail_msg("value %d is %.17g, not %.17g", i, x[i], want[i]);
-}
-
-static trial *run(op_id op, const char *inputs, const double *const *values)
-{
-    trial *t;
-    trial_given given = {.exact = true};
-    assert_ok(case_parse(op_table(ISA_PLAIN, op), inputs, &given.spec));
-    for (int i = 0; i < MAX_IN; i++) given.in[i] = values[i];
-    assert_ok(trial_open_given(op, &given, DT_F32, &t));
-    assert_ok(trial_oracle(t));
-    return t;
-}
-
 static void test_by_hand(void **state)
 {
     (void)state;
-    trial *open = run(OP_hyper_open, "h=1x4 read=2x2 carry=2x2", (const double *[MAX_IN]){H, READ, CARRY});
+    trial *open =
+        by_hand(OP_hyper_open, "h=1x4 read=2x2 carry=2x2", (const double *[MAX_IN]){H, READ, CARRY});
     const double *x = oracle_data(open->oracle, open->out[0]),
                  *carried = oracle_data(open->oracle, open->out[1]);
     is_near(x, (double[]){1.6, 1.8, 3.1, -0.8}, 4, 1e-15);
     is_near(carried, (double[]){0.7, 2.1, 2.9, -0.5}, 4, 1e-15);
     double y[4];
     for (int i = 0; i < 4; i++) y[i] = 2 * x[i];
-    trial *close = run(OP_hyper_close, "carried=1x4 y=1x4 b=2", (const double *[MAX_IN]){carried, y, B});
+    trial *close = by_hand(OP_hyper_close, "carried=1x4 y=1x4 b=2", (const double *[MAX_IN]){carried, y, B});
     is_near(oracle_data(close->oracle, close->out[0]), (double[]){3.9, 5.7, 6.0, -1.3}, 4, 1e-14);
     trial_close(close);
     trial_close(open);
@@ -70,8 +40,8 @@ static void test_dynamic_by_hand(void **state)
     double u[] = {6 * s, 4 * s, 0, 0, 10 * s, -8 * s, 3 * s, 0, 0, -5 * s};
     double y11 = 1 + 0.1 * tanh(4 * s), y21 = 0.1 * tanh(3 * s), a12 = 0.1 * tanh(10 * s);
     double a22 = 1 + 0.1 * tanh(-5 * s);
-    trial *t = run(OP_hyper_open, "h=1x4 read=2x2 carry=2x2 beta=2 weight=5x2 scale=2 gain=2 eps=0",
-                   (const double *[MAX_IN]){h, one, one, beta, weight, scale, gain});
+    trial *t = by_hand(OP_hyper_open, "h=1x4 read=2x2 carry=2x2 beta=2 weight=5x2 scale=2 gain=2 eps=0",
+                       (const double *[MAX_IN]){h, one, one, beta, weight, scale, gain});
     is_near(oracle_data(t->oracle, t->out[3]), u, 10, 1e-15);
     is_near(oracle_data(t->oracle, t->out[0]), (double[]){3 * y11 - 4 * y21, 4 * y11 + 3 * y21, -4, 3}, 4,
             1e-14);
@@ -187,36 +157,10 @@ static void test_classes(void **state)
     runner_close(&r);
 }
 
-/* With weight = 0 the scales do nothing: their gradient is exactly 0; weight's is not, and grows with the
- * scale. */
 static void test_what_moves_first(void **state)
 {
     (void)state;
-    enum { N = 9 * 8 };
-    static const char path[] = "blocks.0.attention.residual.weight";
-    double first[N], off = 0, norm = 0;
-    runner r;
-    case_rows x;
-    rows_mixed(&x);
-    runner_open(
-        &r, frac_like, NULL, 0,
-        &(runner_options){.shape = case_shape(&x, MODE_TRAIN, DT_F32), .backward = true, .oracle = true});
-    runner_rows(&r, &x);
-    double *weight = oracle_data(r.o, g_find(r.m.g, path)),
-           *scale = oracle_data(r.o, g_find(r.m.g, "blocks.0.attention.residual.scale"));
-    memset(weight, 0, sizeof *weight * N);
-    for (int again = 0; again < 2; again++) {
-        scale[0] = scale[1] = again ? 0.03 : 0.01;
-        runner_oracle(&r);
-        const double *dweight = oracle_data(r.o, g_find(r.m.g, path)->grad);
-        const double *dscale = oracle_data(r.o, g_find(r.m.g, "blocks.0.attention.residual.scale")->grad);
-        assert_true(dscale[0] == 0 && dscale[1] == 0);
-        if (!again) memcpy(first, dweight, sizeof first);
-        for (int i = 0; again && i < N; i++)
-            off += pow(dweight[i] - 3 * first[i], 2), norm += pow(dweight[i], 2);
-    }
-    assert_true(norm > 0 && sqrt(off / norm) <= 1e-13);
-    runner_close(&r);
+    check_what_moves_first(frac_like, "blocks.0.attention", 9 * 8);
 }
 
 /* ---- layers that differ, and what is refused */

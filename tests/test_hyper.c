@@ -3,51 +3,20 @@
  * gradients, programs, recomputation and decoding agree is shown with the other models (hyper-like of
  * model_case.h); Frac-Connections, which share the operations, are in test_frac.c. */
 #include "model_case.h"
-#include "graph/trial.h"
-
-static device *cpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    assert_ok(device_open(&(device_options){0}, &cpu));
-    return 0;
-}
-static int close_device(void **state)
-{
-    (void)state;
-    device_close(cpu);
-    return 0;
-}
-static isa best(void) { return device_about(cpu)->level; }
+#include "cpu_case.h"
+#include "hand_case.h"
+#include "stream_case.h"
 
 /* ---- two streams of two, by hand; Layer(x) = (x1 + x2, x1 - x2) */
 
 static const double H[] = {1, 2, 3, -1}, READ[] = {0.5, 1}, CARRY[] = {1, 0.2, -0.1, 0.9}, B[] = {1, 0.5};
 
-static void is_near(const double *x, const double *want, int n, double limit)
-{
-    for (int i = 0; i < n; i++)
-        if (!(fabs(x[i] - want[i]) <= limit)) fail_msg("value %d is %.17g, not %.17g", i, x[i], want[i]);
-}
-
-static trial *run(op_id op, const char *inputs, const double *const *values)
-{
-    trial *t;
-    trial_given given = {.exact = true};
-    assert_ok(case_parse(op_table(ISA_PLAIN, op), inputs, &given.spec));
-    for (int i = 0; i < MAX_IN; i++) given.in[i] = values[i];
-    assert_ok(trial_open_given(op, &given, DT_F32, &t));
-    assert_ok(trial_oracle(t));
-    return t;
-}
-static const double *output(const trial *t, int i) { return oracle_data(t->oracle, t->out[i]); }
-
 /* The layer, and the joint with what OPEN left. */
 static void closed(const trial *open, const double *b, double h[4])
 {
     const double *x = output(open, 0), y[] = {x[0] + x[1], x[0] - x[1]};
-    trial *t = run(OP_hyper_close, "carried=1x4 y=1x2 b=2", (const double *[MAX_IN]){output(open, 1), y, b});
+    trial *t =
+        by_hand(OP_hyper_close, "carried=1x4 y=1x2 b=2", (const double *[MAX_IN]){output(open, 1), y, b});
     memcpy(h, output(t, 0), sizeof(double) * 4);
     trial_close(t);
 }
@@ -56,13 +25,13 @@ static void test_static_by_hand(void **state)
 {
     (void)state;
     double h[4];
-    trial *t = run(OP_hyper_open, "h=1x4 read=2x1 carry=2x2", (const double *[MAX_IN]){H, READ, CARRY});
+    trial *t = by_hand(OP_hyper_open, "h=1x4 read=2x1 carry=2x2", (const double *[MAX_IN]){H, READ, CARRY});
     is_near(output(t, 0), (double[]){3.5, 0}, 2, 1e-15);
     is_near(output(t, 1), (double[]){0.7, 2.1, 2.9, -0.5}, 4, 1e-15);
     closed(t, B, h);
     is_near(h, (double[]){4.2, 5.6, 4.65, 1.25}, 4, 1e-14);
     trial_close(t);
-    t = run(OP_stream_sum, "x=1x4 n=2", (const double *[MAX_IN]){h});
+    t = by_hand(OP_stream_sum, "x=1x4 n=2", (const double *[MAX_IN]){h});
     is_near(output(t, 0), (double[]){8.85, 6.85}, 2, 1e-14);
     trial_close(t);
 }
@@ -71,13 +40,13 @@ static void test_gradients_by_hand(void **state)
 {
     (void)state;
     static const double G[] = {1, 0, 0, 2}, y[] = {3.5, 3.5};
-    trial *t = run(OP_hyper_close_grad, "y=1x2 b=2 dh=1x4", (const double *[MAX_IN]){y, B, G});
+    trial *t = by_hand(OP_hyper_close_grad, "y=1x2 b=2 dh=1x4", (const double *[MAX_IN]){y, B, G});
     is_near(output(t, 0), (double[]){1, 1}, 2, 1e-15);
     is_near(output(t, 1), (double[]){3.5, 7}, 2, 1e-14);
     trial_close(t);
     static const double r[] = {2, 0}; // the layer's gradient of dy = (1, 1)
-    t = run(OP_hyper_open_grad, "h=1x4 read=2x1 carry=2x2 dx=1x2 dcarried=1x4",
-            (const double *[MAX_IN]){H, READ, CARRY, [9] = r, G});
+    t = by_hand(OP_hyper_open_grad, "h=1x4 read=2x1 carry=2x2 dx=1x2 dcarried=1x4",
+                (const double *[MAX_IN]){H, READ, CARRY, [9] = r, G});
     is_near(output(t, 0), (double[]){2, 0.4, 1.9, 1.8}, 4, 1e-15);
     is_near(output(t, 1), (double[]){2, 6}, 2, 1e-15);
     is_near(output(t, 2), (double[]){1, 4, 3, -2}, 4, 1e-15);
@@ -89,8 +58,8 @@ static void test_dynamic_by_hand(void **state)
     (void)state;
     static const double weight[] = {0.5, 1, 0.2, -0.3, 1, 0, 0, 1}, scale[] = {0.01, 0.01};
     double h[4];
-    trial *t = run(OP_hyper_open, "h=1x4 read=2x1 carry=2x2 beta=2 weight=4x2 scale=2 eps=0 centred=1",
-                   (const double *[MAX_IN]){H, READ, CARRY, B, weight, scale});
+    trial *t = by_hand(OP_hyper_open, "h=1x4 read=2x1 carry=2x2 beta=2 weight=4x2 scale=2 eps=0 centred=1",
+                       (const double *[MAX_IN]){H, READ, CARRY, B, weight, scale});
     is_near(output(t, 3), (double[]){0.5, -0.5, -1, 1, -0.5, 0.5, 1, -1}, 8, 1e-15);
     is_near(output(t, 2), (double[]){1.00462117, 0.49537883}, 2, 5e-9);
     is_near(output(t, 0), (double[]){3.50924234, -0.01386351}, 2, 5e-9);
@@ -104,7 +73,7 @@ static void test_init_by_hand(void **state)
     (void)state;
     static const double h[] = {1, 2, 1, 2}, read[] = {0, 1}, carry[] = {1, 0, 0, 1}, ones[] = {1, 1};
     double after[4];
-    trial *t = run(OP_hyper_open, "h=1x4 read=2x1 carry=2x2", (const double *[MAX_IN]){h, read, carry});
+    trial *t = by_hand(OP_hyper_open, "h=1x4 read=2x1 carry=2x2", (const double *[MAX_IN]){h, read, carry});
     closed(t, ones, after);
     is_near(after, (double[]){4, 1, 4, 1}, 4, 0);
     trial_close(t);
@@ -118,10 +87,10 @@ static void test_parallel(void **state)
     static const double h[] = {1, 2, 1, 2}, both[] = {1, 1}, all[] = {1, 1, 1, 1}, first[] = {1, 0};
     static const double second[] = {0, 1}, identity[] = {1, 0, 0, 1};
     double odd[4], even[4];
-    trial *t = run(OP_hyper_open, "h=1x4 read=2x1 carry=2x2", (const double *[MAX_IN]){h, both, all});
+    trial *t = by_hand(OP_hyper_open, "h=1x4 read=2x1 carry=2x2", (const double *[MAX_IN]){h, both, all});
     closed(t, first, odd);
     trial_close(t);
-    t = run(OP_hyper_open, "h=1x4 read=2x1 carry=2x2", (const double *[MAX_IN]){odd, second, identity});
+    t = by_hand(OP_hyper_open, "h=1x4 read=2x1 carry=2x2", (const double *[MAX_IN]){odd, second, identity});
     closed(t, second, even);
     trial_close(t);
     is_near(even, (double[]){2 + 6, 4 - 2, 2 + 6, 4 - 2}, 4, 0);
@@ -274,36 +243,10 @@ static void test_out_init(void **state)
     }
 }
 
-/* With weight = 0 the connections are the static ones whatever the scales: the scales' gradient is exactly 0;
- * weight's is not, and grows with the scale. */
 static void test_what_moves_first(void **state)
 {
     (void)state;
-    enum { N = 5 * 32 };
-    static const char path[] = "blocks.0.ffn.residual.weight";
-    double first[N], off = 0, norm = 0;
-    runner r;
-    case_rows x;
-    rows_mixed(&x);
-    runner_open(
-        &r, hyper_like, NULL, 0,
-        &(runner_options){.shape = case_shape(&x, MODE_TRAIN, DT_F32), .backward = true, .oracle = true});
-    runner_rows(&r, &x);
-    double *weight = oracle_data(r.o, g_find(r.m.g, path)),
-           *scale = oracle_data(r.o, g_find(r.m.g, "blocks.0.ffn.residual.scale"));
-    memset(weight, 0, sizeof *weight * N);
-    for (int again = 0; again < 2; again++) {
-        scale[0] = scale[1] = again ? 0.03 : 0.01;
-        runner_oracle(&r);
-        const double *dweight = oracle_data(r.o, g_find(r.m.g, path)->grad);
-        const double *dscale = oracle_data(r.o, g_find(r.m.g, "blocks.0.ffn.residual.scale")->grad);
-        assert_true(dscale[0] == 0 && dscale[1] == 0);
-        if (!again) memcpy(first, dweight, sizeof first);
-        for (int i = 0; again && i < N; i++)
-            off += pow(dweight[i] - 3 * first[i], 2), norm += pow(dweight[i], 2);
-    }
-    assert_true(norm > 0 && sqrt(off / norm) <= 1e-13);
-    runner_close(&r);
+    check_what_moves_first(hyper_like, "blocks.0.ffn", 5 * 32);
 }
 
 /* ---- symmetry: what one-hot reads break */

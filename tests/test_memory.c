@@ -4,46 +4,14 @@
  * direction, recall, refusals. That gradients, programs, recomputation, decoding and dumps agree is shown
  * with the other models (pkm-like, ultramem-like of model_case.h). */
 #include "model_case.h"
-#include "graph/trial.h"
+#include "cpu_case.h"
+#include "hand_case.h"
 #include "model/memory_init.h"
 #include "ops/memory_place.h"
 #include "optim/optimizer.h"
 #include "train/session.h"
 
-static device *cpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    assert_ok(device_open(&(device_options){0}, &cpu));
-    return 0;
-}
-static int close_device(void **state)
-{
-    (void)state;
-    device_close(cpu);
-    return 0;
-}
-static isa best(void) { return device_about(cpu)->level; }
-
-static void is_near(const double *x, const double *want, int n, double limit)
-{
-    for (int i = 0; i < n; i++)
-        if (!(fabs(x[i] - want[i]) <= limit)) fail_msg("value %d is %.17g, not %.17g", i, x[i], want[i]);
-}
-
 /* OP on the inputs of LINE, as arrays; in double. */
-static trial *run(op_id op, const char *line, const double *const *values)
-{
-    trial *t;
-    trial_given given = {.exact = true};
-    assert_ok(case_parse(op_table(ISA_PLAIN, op), line, &given.spec));
-    for (int i = 0; i < MAX_IN; i++) given.in[i] = values[i];
-    assert_ok(trial_open_given(op, &given, DT_F32, &t));
-    assert_ok(trial_oracle(t));
-    return t;
-}
-static const double *out_of(const trial *t, int i) { return oracle_data(t->oracle, t->out[i]); }
 
 /* ---- the worked example: H = 1, r = 2, three keys, m = 2, two cores */
 
@@ -56,27 +24,27 @@ static void test_search_by_hand(void **state)
     static const double at_first[4] = {0};
     double values[18], coarse[6];
     const double digits = 5.1e-7;
-    trial *pair = run(OP_memory_direction, "core=2x4 kept=1x4", (const double *[MAX_IN]){CORE, at_first});
-    const double *u = out_of(pair, 0);
+    trial *pair = by_hand(OP_memory_direction, "core=2x4 kept=1x4", (const double *[MAX_IN]){CORE, at_first});
+    const double *u = output(pair, 0);
     is_near(u, (double[]){0.910633, 0.413216, 0.936103, 0.351727}, 4, digits);
     for (int i = 0; i < 3; i++) {
         coarse[i] = u[0] * ROWS[i] + u[1] * ROWS[3 + i];
         coarse[3 + i] = u[2] * COLS[i] + u[3] * COLS[3 + i];
     }
     is_near(coarse, (double[]){1.034598, 0.512700, -0.413995, 0.620650, -0.385798, 0.772147}, 6, digits);
-    trial *found = run(OP_memory_search, "rows=1x6 cols=1x6 core=2x4 pair=1x4 heads=1 m=2",
-                       (const double *[MAX_IN]){ROWS, COLS, CORE, u});
-    const double *index = out_of(found, 0), *s = out_of(found, 1);
+    trial *found = by_hand(OP_memory_search, "rows=1x6 cols=1x6 core=2x4 pair=1x4 heads=1 m=2",
+                           (const double *[MAX_IN]){ROWS, COLS, CORE, u});
+    const double *index = output(found, 0), *s = output(found, 1);
     is_near(index, (double[]){2, 0}, 2, 0);                       // (0,2), then (0,0)
     is_near(s, (double[]){0.406, 0.402, 0.354, 0.226}, 4, 1e-15); // each core's
     is_near((double[]){s[0] + s[1], s[2] + s[3]}, (double[]){0.808, 0.580}, 2, 1e-15);
     for (int a = 0; a < 9; a++) values[2 * a] = 0.1 * (a + 1), values[2 * a + 1] = -0.2 * (a + 1);
-    trial *o =
-        run(OP_memory_read, "table=9x2 index=1x2 s=1x4 keys=3", (const double *[MAX_IN]){values, index, s});
-    is_near(out_of(o, 0), (double[]){0.1572, -0.2864}, 2, 1e-15);
-    trial *recall = run(OP_memory_recall, "rows=1x6 cols=1x6 core=2x4 index=1x2 heads=1",
-                        (const double *[MAX_IN]){ROWS, COLS, CORE, index});
-    assert_true(*out_of(recall, 0) == 1); // brute force selects the same
+    trial *o = by_hand(OP_memory_read, "table=9x2 index=1x2 s=1x4 keys=3",
+                       (const double *[MAX_IN]){values, index, s});
+    is_near(output(o, 0), (double[]){0.1572, -0.2864}, 2, 1e-15);
+    trial *recall = by_hand(OP_memory_recall, "rows=1x6 cols=1x6 core=2x4 index=1x2 heads=1",
+                            (const double *[MAX_IN]){ROWS, COLS, CORE, index});
+    assert_true(*output(recall, 0) == 1); // brute force selects the same
     trial_close(recall);
     trial_close(o);
     trial_close(found);
@@ -87,13 +55,13 @@ static void test_core_loss_by_hand(void **state)
 {
     (void)state;
     static const double targets[] = {3, -1, 0, 5}, inverse[] = {1.0 / 3}, third[] = {1.0 / 9};
-    trial *t = run(OP_memory_core_loss, "core=2x4 targets=4 inv_n=1 heads=1 weight=0.001 margin=0.15",
-                   (const double *[MAX_IN]){CORE, targets, inverse});
-    is_near(out_of(t, 0), (double[]){1.51736e-4}, 1, 5.1e-10);
+    trial *t = by_hand(OP_memory_core_loss, "core=2x4 targets=4 inv_n=1 heads=1 weight=0.001 margin=0.15",
+                       (const double *[MAX_IN]){CORE, targets, inverse});
+    is_near(output(t, 0), (double[]){1.51736e-4}, 1, 5.1e-10);
     // A third of the step's targets: a third of the loss.
-    trial *part = run(OP_memory_core_loss, "core=2x4 targets=4 inv_n=1 heads=1 weight=0.001 margin=0.15",
-                      (const double *[MAX_IN]){CORE, targets, third});
-    is_near(out_of(part, 0), (double[]){*out_of(t, 0) / 3}, 1, 1e-18);
+    trial *part = by_hand(OP_memory_core_loss, "core=2x4 targets=4 inv_n=1 heads=1 weight=0.001 margin=0.15",
+                          (const double *[MAX_IN]){CORE, targets, third});
+    is_near(output(part, 0), (double[]){*output(t, 0) / 3}, 1, 1e-18);
     trial_close(part);
     trial_close(t);
 }
@@ -109,10 +77,10 @@ static void test_addresses_by_hand(void **state)
         int row, group;
     } want[] = {{9, 1, 2}, {8, 0, 2}, {14, 2, 3}};
     for (int k = 0; k < COUNT(want); k++) {
-        trial *t = run(OP_memory_read, "table=4x1 index=1x1 s=1x1 keys=4 expansion=4",
-                       (const double *[MAX_IN]){table, &want[k].v, one});
+        trial *t = by_hand(OP_memory_read, "table=4x1 index=1x1 s=1x1 keys=4 expansion=4",
+                           (const double *[MAX_IN]){table, &want[k].v, one});
         for (int g = 0; g < 4; g++)
-            assert_true(out_of(t, 0)[g] == (g == want[k].group ? table[want[k].row] : 0));
+            assert_true(output(t, 0)[g] == (g == want[k].group ? table[want[k].row] : 0));
         trial_close(t);
     }
 }
@@ -121,9 +89,10 @@ static void test_product_keys_by_hand(void **state)
 {
     (void)state;
     static const double rows[] = {3, 1, 2}, cols[] = {0.5, 2.5, 1};
-    trial *t = run(OP_product_keys, "rows=1x3 cols=1x3 heads=1 m=2", (const double *[MAX_IN]){rows, cols});
-    is_near(out_of(t, 0), (double[]){0 * 3 + 1, 2 * 3 + 1}, 2, 0); // (0,1) 5.5, (2,1) 4.5
-    is_near(out_of(t, 1), (double[]){0.731059, 0.268941}, 2, 5.1e-7);
+    trial *t =
+        by_hand(OP_product_keys, "rows=1x3 cols=1x3 heads=1 m=2", (const double *[MAX_IN]){rows, cols});
+    is_near(output(t, 0), (double[]){0 * 3 + 1, 2 * 3 + 1}, 2, 0); // (0,1) 5.5, (2,1) 4.5
+    is_near(output(t, 1), (double[]){0.731059, 0.268941}, 2, 5.1e-7);
     trial_close(t);
 }
 
@@ -161,13 +130,14 @@ static void test_additive_scores(void **state)
         cols[at + N] = b[i] = random_normal(1, 2, 0, (u64)i);
         rows[at + N] = cols[at] = 1;
     }
-    trial *tucker = run(OP_memory_search, "rows=3x22 cols=3x22 core=1x4 pair=1x4 heads=1 m=4",
-                        (const double *[MAX_IN]){rows, cols, identity, pair});
-    trial *plain = run(OP_product_keys, "rows=3x11 cols=3x11 heads=1 m=4", (const double *[MAX_IN]){a, b});
+    trial *tucker = by_hand(OP_memory_search, "rows=3x22 cols=3x22 core=1x4 pair=1x4 heads=1 m=4",
+                            (const double *[MAX_IN]){rows, cols, identity, pair});
+    trial *plain =
+        by_hand(OP_product_keys, "rows=3x11 cols=3x11 heads=1 m=4", (const double *[MAX_IN]){a, b});
     for (int k = 0; k < T * M; k++) {
-        int at = (int)out_of(plain, 0)[k], from = k / M * N;
-        assert_true(out_of(tucker, 0)[k] == at);
-        assert_true(fabs(out_of(tucker, 1)[k] - (a[from + at / N] + b[from + at % N])) <= 1e-15);
+        int at = (int)output(plain, 0)[k], from = k / M * N;
+        assert_true(output(tucker, 0)[k] == at);
+        assert_true(fabs(output(tucker, 1)[k] - (a[from + at / N] + b[from + at % N])) <= 1e-15);
     }
     trial_close(plain);
     trial_close(tucker);
@@ -186,14 +156,14 @@ static void test_virtual_tables(void **state)
             big[i] += table[i / OUT % N * D + j] * w[(i / OUT / N * D + j) * OUT + i % OUT];
     for (int k = 0; k < K; k++)
         index[k] = (double)(k * 5 % (KEYS * KEYS)), s[k] = random_normal(1, 5, 0, (u64)k);
-    trial *y = run(OP_memory_read, "table=9x3 index=1x7 s=1x7 keys=6 expansion=4 shuffle=3",
-                   (const double *[MAX_IN]){table, index, s});
+    trial *y = by_hand(OP_memory_read, "table=9x3 index=1x7 s=1x7 keys=6 expansion=4 shuffle=3",
+                       (const double *[MAX_IN]){table, index, s});
     placing p = placing_of(y->n, y->in[0]);
     for (int k = 0; k < K; k++) moved[k] = (double)place_permute(&p, (i64)index[k]);
-    for (int i = 0; i < E * D * OUT; i++) o[i % OUT] += out_of(y, 0)[i / OUT] * w[i];
+    for (int i = 0; i < E * D * OUT; i++) o[i % OUT] += output(y, 0)[i / OUT] * w[i];
     trial *real =
-        run(OP_memory_read, "table=36x2 index=1x7 s=1x7 keys=6", (const double *[MAX_IN]){big, moved, s});
-    is_near(out_of(real, 0), o, OUT, 1e-14);
+        by_hand(OP_memory_read, "table=36x2 index=1x7 s=1x7 keys=6", (const double *[MAX_IN]){big, moved, s});
+    is_near(output(real, 0), o, OUT, 1e-14);
     trial_close(real);
     trial_close(y);
 }
@@ -208,18 +178,18 @@ static void test_equal_cores(void **state)
     for (int i = 0; i < 20; i++)
         rows[i] = random_normal(2, 1, 0, (u64)i), cols[i] = random_normal(2, 2, 0, (u64)i);
     for (int i = 0; i < 100; i++) values[i] = random_normal(2, 3, 0, (u64)i), half[i] = values[i] / 2;
-    trial *direction = run(OP_memory_direction, "core=1x4 kept=1x4", (const double *[MAX_IN]){c, zero});
-    memcpy(pair, out_of(direction, 0), sizeof pair);
-    trial *one = run(OP_memory_search, "rows=2x10 cols=2x10 core=1x4 pair=1x4 heads=1 m=3",
-                     (const double *[MAX_IN]){rows, cols, c, pair});
-    trial *two = run(OP_memory_search, "rows=2x10 cols=2x10 core=2x4 pair=1x4 heads=1 m=3",
-                     (const double *[MAX_IN]){rows, cols, cores, pair});
-    is_near(out_of(one, 0), out_of(two, 0), 6, 0);
-    trial *a = run(OP_memory_read, "table=25x4 index=2x3 s=2x3 keys=5",
-                   (const double *[MAX_IN]){half, out_of(one, 0), out_of(one, 1)});
-    trial *b = run(OP_memory_read, "table=25x4 index=2x3 s=2x6 keys=5",
-                   (const double *[MAX_IN]){values, out_of(two, 0), out_of(two, 1)});
-    is_near(out_of(a, 0), out_of(b, 0), 8, 1e-14);
+    trial *direction = by_hand(OP_memory_direction, "core=1x4 kept=1x4", (const double *[MAX_IN]){c, zero});
+    memcpy(pair, output(direction, 0), sizeof pair);
+    trial *one = by_hand(OP_memory_search, "rows=2x10 cols=2x10 core=1x4 pair=1x4 heads=1 m=3",
+                         (const double *[MAX_IN]){rows, cols, c, pair});
+    trial *two = by_hand(OP_memory_search, "rows=2x10 cols=2x10 core=2x4 pair=1x4 heads=1 m=3",
+                         (const double *[MAX_IN]){rows, cols, cores, pair});
+    is_near(output(one, 0), output(two, 0), 6, 0);
+    trial *a = by_hand(OP_memory_read, "table=25x4 index=2x3 s=2x3 keys=5",
+                       (const double *[MAX_IN]){half, output(one, 0), output(one, 1)});
+    trial *b = by_hand(OP_memory_read, "table=25x4 index=2x3 s=2x6 keys=5",
+                       (const double *[MAX_IN]){values, output(two, 0), output(two, 1)});
+    is_near(output(a, 0), output(b, 0), 8, 1e-14);
     trial *all[] = {a, b, one, two, direction};
     for (int k = 0; k < COUNT(all); k++) trial_close(all[k]);
 }
@@ -252,10 +222,11 @@ static void test_direction_follows(void **state)
 {
     (void)state;
     static const double core[] = {0, -0.59, 0, 0.81}, zero[4] = {0}, opposite[] = {0.6, -0.8, 0, -1};
-    trial *first = run(OP_memory_direction, "core=1x4 kept=1x4", (const double *[MAX_IN]){core, zero});
-    trial *turned = run(OP_memory_direction, "core=1x4 kept=1x4", (const double *[MAX_IN]){core, opposite});
-    assert_true(out_of(first, 0)[0] < 0 && out_of(first, 0)[0] + out_of(first, 0)[1] > 0);
-    for (int i = 0; i < 4; i++) assert_true(out_of(turned, 0)[i] == -out_of(first, 0)[i]);
+    trial *first = by_hand(OP_memory_direction, "core=1x4 kept=1x4", (const double *[MAX_IN]){core, zero});
+    trial *turned =
+        by_hand(OP_memory_direction, "core=1x4 kept=1x4", (const double *[MAX_IN]){core, opposite});
+    assert_true(output(first, 0)[0] < 0 && output(first, 0)[0] + output(first, 0)[1] > 0);
+    for (int i = 0; i < 4; i++) assert_true(output(turned, 0)[i] == -output(first, 0)[i]);
     trial_close(turned);
     trial_close(first);
 }
@@ -381,10 +352,10 @@ static void test_start(void **state)
     }
     for (int trial_no = 0; trial_no < 8; trial_no++) { // cores drawn anew
         for (int i = 0; i < 8; i++) core[i] = random_uniform(9, 3, (u64)trial_no, (u64)i);
-        trial *pair = run(OP_memory_direction, "core=2x4 kept=1x4", (const double *[MAX_IN]){core, zero});
-        trial *t = run(OP_memory_search, "rows=64x256 cols=64x256 core=2x4 pair=1x4 heads=1 m=8",
-                       (const double *[MAX_IN]){rows, cols, core, out_of(pair, 0)});
-        for (int i = 0; i < T * M * 2; i++) sum += out_of(t, 1)[i] / (8 * T * M);
+        trial *pair = by_hand(OP_memory_direction, "core=2x4 kept=1x4", (const double *[MAX_IN]){core, zero});
+        trial *t = by_hand(OP_memory_search, "rows=64x256 cols=64x256 core=2x4 pair=1x4 heads=1 m=8",
+                           (const double *[MAX_IN]){rows, cols, core, output(pair, 0)});
+        for (int i = 0; i < T * M * 2; i++) sum += output(t, 1)[i] / (8 * T * M);
         trial_close(t);
         trial_close(pair);
     }
@@ -491,9 +462,9 @@ static void test_match_by_hand(void **state)
     (void)state;
     static const double pre[] = {1, 2, 3, -1, 0.5, 0, 7, 7}, index[] = {1, 2, 0}, z[] = {2, -1},
                         s[] = {0.5, 2, 1, -1, 3, 4};
-    trial *t = run(OP_memory_match, "table=4x2 index=1x3 s=1x6 z=1x2 keys=2",
-                   (const double *[MAX_IN]){pre, index, s, z});
-    is_near(out_of(t, 0), (double[]){3.5, 14, 1, -1, 0, 0}, 6, 0);
+    trial *t = by_hand(OP_memory_match, "table=4x2 index=1x3 s=1x6 z=1x2 keys=2",
+                       (const double *[MAX_IN]){pre, index, s, z});
+    is_near(output(t, 0), (double[]){3.5, 14, 1, -1, 0, 0}, 6, 0);
     trial_close(t);
 }
 

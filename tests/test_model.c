@@ -3,25 +3,12 @@
  * other, packing, micro-batches. Run with a word ("measure") it prints the errors that the bounds below were
  * set from. */
 #include "model_case.h"
+#include "cpu_case.h"
 #include "train/session.h"
 #include <stdlib.h>
 
-static device *cpu;
 static bool measure;
 
-static int open_device(void **state)
-{
-    (void)state;
-    assert_ok(device_open(&(device_options){0}, &cpu));
-    return 0;
-}
-static int close_device(void **state)
-{
-    (void)state;
-    device_close(cpu);
-    return 0;
-}
-static isa best(void) { return device_about(cpu)->level; }
 static bool runs_here(isa level) { return level <= best() && op_table(level, 0); }
 
 /* Without rotation or norm, a key's bias adds the same number to all scores of a query, and softmax does not

@@ -4,26 +4,13 @@
  * agree is shown with the other models (moe-like, moe-bias-like of model_case.h), formulas by `keel op
  * check`. */
 #include "model_case.h"
+#include "cpu_case.h"
 #include "optim/optimizer.h"
 #include "train/expert_load.h"
 #include "train/save.h"
 #include "train/session.h"
 #include <stdlib.h>
 #include <unistd.h>
-
-static device *cpu;
-static int open_device(void **state)
-{
-    (void)state;
-    assert_ok(device_open(&(device_options){0}, &cpu));
-    return 0;
-}
-static int close_device(void **state)
-{
-    (void)state;
-    device_close(cpu);
-    return 0;
-}
 
 #define close_to(x, want, limit)                                                                             \
     do {                                                                                                     \

@@ -4,24 +4,9 @@
  * programs and recomputation agree is shown with the other models (phd-like and cswa-like of model_case.h).
  */
 #include "model_case.h"
+#include "cpu_case.h"
 #include "graph/trial.h"
 #include "infer/decoder.h"
-
-static device *cpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    assert_ok(device_open(&(device_options){0}, &cpu));
-    return 0;
-}
-static int close_device(void **state)
-{
-    (void)state;
-    device_close(cpu);
-    return 0;
-}
-static isa best(void) { return device_about(cpu)->level; }
 
 /* ---- attention by itself: q, k, v [1, rows, n], one head */
 

@@ -3,26 +3,12 @@
  * and what is refused. Values by hand and gradients are laws and cases of the ops; that programs,
  * recomputation and generation agree is shown with the other models (poly-like of model_case.h). */
 #include "model_case.h"
+#include "cpu_case.h"
 #include "base/text.h"
 #include "graph/trial.h"
 #include "ops/activations.h"
 #include "optim/optimizer.h"
 #include "optim/schedule.h"
-
-static device *cpu;
-
-static int open_device(void **state)
-{
-    (void)state;
-    assert_ok(device_open(&(device_options){0}, &cpu));
-    return 0;
-}
-static int close_device(void **state)
-{
-    (void)state;
-    device_close(cpu);
-    return 0;
-}
 
 static const model_case bare = {.name = "bare",
                                 .yaml = "model: {layers: 2, width: 32, vocab: 61, context: 12,\n"
