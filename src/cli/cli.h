@@ -59,6 +59,8 @@ status cli_run(int argc, char **argv) MUST;
 /* Prints O, which is taken, on one line. ERR_INPUT where it is NULL: json_pack refuses text that is not valid
  * UTF-8, as paths may be. */
 status cli_print_json(json_t *o) MUST;
+/* A line of news on standard error; what the library takes as `talk`, with any context. */
+void cli_talk(void *context, const char *line);
 struct argp;
 
 /* argp_parse with Keel's manners (parse.c): usage errors exit with 2, KEEL_OPTION stands for --option. */

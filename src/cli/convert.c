@@ -51,12 +51,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-static void talk(void *context, const char *line)
-{
-    (void)context;
-    fprintf(stderr, "%s\n", line);
-}
-
 status verb_convert(int argc, char **argv)
 {
     static const struct argp argp = {
@@ -77,7 +71,7 @@ status verb_convert(int argc, char **argv)
     convert_result r;
     model_files f;
     TRY(cli_parse(&argp, argc, argv, &a));
-    TRY(model_files_open(a.model, talk, NULL, &f));
+    TRY(model_files_open(a.model, cli_talk, NULL, &f));
     char step[32] = "";
     status s = convert_run(&f, !strcmp(a.to, "crms") ? FORM_CRMS : FORM_RMS, a.out, &r);
     if (!s) snprintf(step, sizeof step, "/step_%lld", (long long)r.step);

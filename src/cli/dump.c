@@ -62,15 +62,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-static void talk(void *context, const char *line)
-{
-    (void)context;
-    fprintf(stderr, "%s\n", line);
-}
-
 static status dump_model(const dump_args *a, const model_files *f)
 {
-    dump_options o = {.out = a->out, .talk = talk};
+    dump_options o = {.out = a->out, .talk = cli_talk};
     dump_result r;
     token_rows rows;
     bool learned = config_is(f->config, "model.position.kind", "learned");
@@ -108,7 +102,7 @@ status verb_dump(int argc, char **argv)
     dump_args a = {0};
     model_files f;
     TRY(cli_parse(&argp, argc, argv, &a));
-    TRY(model_files_open(a.model, talk, NULL, &f));
+    TRY(model_files_open(a.model, cli_talk, NULL, &f));
     status s = dump_model(&a, &f);
     model_files_close(&f);
     return s;

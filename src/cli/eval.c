@@ -187,12 +187,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-static void talk(void *context, const char *line)
-{
-    (void)context;
-    fprintf(stderr, "%s\n", line);
-}
-
 static void show_progress(void *context, i64 done, i64 of)
 {
     (void)context;
@@ -322,7 +316,7 @@ static status evaluate_shards(const eval_args *a, const model_files *f, device *
     char cache[4096];
     snprintf(cache, sizeof cache, "%s/..", f->folder);
     status s = a->data ? dataset_open(a->data, &data)
-                       : corpus_open(f->config, &(corpus_options){.cache = cache, .talk = talk}, &data);
+                       : corpus_open(f->config, &(corpus_options){.cache = cache, .talk = cli_talk}, &data);
     if (!s && f->tokenizer) s = dataset_check_tokenizer(data, tokenizer_hash(f->tokenizer), f->folder);
     if (!s) {
         s = measure(a, f, d, level, data);
@@ -467,7 +461,7 @@ status verb_eval(int argc, char **argv)
     eval_args a = {.split = DATA_VALIDATION, .batch = 64};
     model_files f;
     TRY(cli_parse(&argp, argc, argv, &a));
-    TRY(model_files_open(a.model, talk, NULL, &f));
+    TRY(model_files_open(a.model, cli_talk, NULL, &f));
     status s = evaluate_model(&a, &f);
     model_files_close(&f);
     return s;

@@ -238,12 +238,6 @@ static status answer(const generate_args *a, decoder *d, const tokenizer *t, con
     return s;
 }
 
-static void talk(void *context, const char *line)
-{
-    (void)context;
-    fprintf(stderr, "%s\n", line);
-}
-
 static status with_model(const generate_args *a, const model_files *f, const char *prompt, size_t bytes)
 {
     device *dev;
@@ -280,7 +274,7 @@ status verb_generate(int argc, char **argv)
     size_t bytes;
     TRY(cli_parse(&argp, argc, argv, &a));
     TRY(sampler_check(&a.sampler));
-    TRY(model_files_open(a.model, talk, NULL, &f));
+    TRY(model_files_open(a.model, cli_talk, NULL, &f));
     status s = f.tokenizer ? OK : fail(ERR_INPUT, "%s holds no tokenizer.json", f.folder);
     if (!s && a.prompt_file) s = file_read(a.prompt_file, &data, &bytes);
     if (!s) s = with_model(&a, &f, data ? data : a.prompt, data ? bytes : strlen(a.prompt));

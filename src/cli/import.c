@@ -98,12 +98,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
     }
 }
 
-static void talk(void *context, const char *line)
-{
-    (void)context;
-    fprintf(stderr, "%s\n", line);
-}
-
 status verb_import(int argc, char **argv)
 {
     static const struct argp argp = {
@@ -143,8 +137,8 @@ status verb_export(int argc, char **argv)
     port_args a = {0};
     model_files f;
     TRY(cli_parse(&argp, argc, argv, &a));
-    TRY(model_files_open(a.from, talk, NULL, &f));
-    const gguf_options o = {.type = types[a.type].file, .talk = talk};
+    TRY(model_files_open(a.from, cli_talk, NULL, &f));
+    const gguf_options o = {.type = types[a.type].file, .talk = cli_talk};
     const hugging_face_options h = {.type = (st_dtype)types[a.type].folder, .shard_bytes = (i64)a.shard};
     status s = *a.to == 'g' ? gguf_export(&f, &o, a.out) : hugging_face_export(&f, &h, a.out);
     if (!s && a.json)

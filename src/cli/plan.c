@@ -82,12 +82,6 @@ static void print_plan(const plan_args *a, const session *s)
     json_decref(j);
 }
 
-static void talk(void *context, const char *line)
-{
-    (void)context;
-    fprintf(stderr, "%s\n", line);
-}
-
 /* Tokens of the run, as far as the configuration says; 0: it does not (epochs, or nothing). */
 static double tokens_of(const session *s, const config *c, double flops_per_s)
 {
@@ -155,7 +149,7 @@ static status print_compute(const plan_args *a, const session *s, config *c, dev
 static status plan(const plan_args *a, config *c, device *d, isa level)
 {
     session *s;
-    TRY(dial_apply(c, d, talk, NULL));
+    TRY(dial_apply(c, d, cli_talk, NULL));
     if (config_is(c, "model.vocab", "auto"))
         TRY(config_set(c, "model.vocab", config_text(c, "data.vocab"), "data.vocab"));
     TRY(session_open(c, d, &(session_options){.isa = level, .plan_only = true}, &s));

@@ -1,4 +1,4 @@
-/* print: what verbs print for machines, in one way. */
+/* print: what verbs print for machines, and say to people, in one way. */
 #include "cli/cli.h"
 #include <stdio.h>
 
@@ -9,4 +9,10 @@ status cli_print_json(json_t *o)
     putchar('\n');
     json_decref(o);
     return OK; // main asks whether stdout took it
+}
+
+void cli_talk(void *context, const char *line)
+{
+    (void)context;
+    fprintf(stderr, "%s\n", line);
 }
