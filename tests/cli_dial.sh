@@ -44,6 +44,11 @@ grep -q '"parameter_count":98[0-9]*,"active_parameter_count":98[0-9]*,"flops_per
 expect 0 plan compute model.size=200k model.vocab=300 train.tokens=1G
 grep -qE '^dial: train.optimizer.lr = 0.01 \(Step Law, arXiv:2503.04715: .*clamped to 1e-4 .. 1e-2; fitted for 210 M' err ||
     complain "no learning rate chosen"
+# muP carries a learning rate from another width: one has to be given.
+expect 1 plan compute model.size=200k model.vocab=300 train.tokens=1G train.transfer.kind=mup
+[ "$(tail -n 1 err)" = "keel: command line: train.transfer.kind is mup, which carries the learning rate of base_width to this width, and model.size chooses one for this width by Step Law; set train.optimizer.lr" ] ||
+    complain "muP with a learning rate by size"
+expect 0 plan compute model.size=200k model.vocab=300 train.tokens=1G train.transfer.kind=mup train.optimizer.lr=0.01
 expect 0 plan compute model.size=200k model.vocab=300 train.epochs=3
 grep -q '^dial: the rates are for 3.58e+06 tokens, 20 a parameter; how many train.epochs are is not known yet$' err ||
     complain "epochs: not the tokens the rates are for"

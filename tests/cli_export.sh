@@ -34,10 +34,10 @@ awk 'BEGIN {
         printf "%s%s", substr(all, 1 + x % 60, 4 + int(x / 64) % 17), i % 9 ? " " : "\n\n"
     }
 }' >corpus.txt
-train() { # NAME MODEL: a run NAME of that model, a few steps, so that no gain is 1 and no bias 0
+train() { # NAME MODEL [TRAIN]: a run NAME of that model, a few steps, so that no gain is 1 and no bias 0
     cat >"$1.yaml" <<YAML
 model: {layers: 2, width: 32, context: 32, $2}
-train: {steps: 6, batch_tokens: 256, precision: f32}
+train: {steps: 6, batch_tokens: 256, precision: f32${3:+, $3}}
 data: {train: corpus.txt, vocab: 300, document: blank_line, validation: 10%}
 YAML
     expect 0 train "$1.yaml" --out "$1"
@@ -139,6 +139,12 @@ refused 1 'mistral/step_6: no architecture of GGUF computes this model; nearest 
 train gelu 'bias: true, position: {kind: learned}, norm: {kind: layer, affine: scale_bias}, attention: {heads: 2}, ffn: {kind: mlp, activation: gelu, width: 80}'
 refused 1 'gelu/step_6: no architecture of GGUF computes this model; nearest is gpt2: model.ffn.activation is gelu (would have to be gelu_tanh)' \
     export gelu --out x.gguf
+# muP: refused where its factors are in what the model computes, exported where they are in the weights alone
+train mup 'tie_head: false, attention: {heads: 2}, ffn: {width: 48}' 'transfer: {kind: mup, base_width: 16}'
+refused 1 'mup/step_6: no architecture of Hugging Face computes this model; nearest is llama: train.transfer.kind is mup (would have to be none)' \
+    export mup --out x
+train mup_plain 'tie_head: false, attention: {heads: 2, head_width: 16}, ffn: {width: 48}' 'transfer: {kind: mup, base_width: 16}'
+expect 0 export mup_plain --out mup_plain-out
 [ ! -e x ] && [ ! -e x.gguf ] || complain "a refused export leaves a file"
 expect 2 export llama --dtype q8_0 --out x
 [ "$(head -n 1 err)" = "keel export: --dtype=q8_0: a folder of Hugging Face's holds f32, f16 or bf16; add --to=gguf" ] ||
