@@ -35,21 +35,22 @@ static status find_source(const gguf_file *f, const char *path, const port *x, c
     return OK;
 }
 
-static status check_leftovers(const gguf_file *f, const char *path, const port *x)
+static status check_leftovers(arena *a, const gguf_file *f, const char *path, const port *x)
 {
-    for (i64 i = 0; i < gguf_count(f); i++) {
-        bool known = false;
-        for (i64 t = 0; !known && t < x->m.g->n_tensors; t++) {
-            gguf_place p;
-            if (x->m.g->tensors[t]->role != ROLE_PARAM) continue;
-            status s = gguf_place_of(x, x->m.g->tensors[t], &p);
-            known = !s && !strcmp(p.name, gguf_at(f, i)->name);
-            status_drop(s);
-        }
-        if (!known)
+    const graph *g = x->m.g;
+    const char **names = arena_array(a, const char *, g->n_tensors);
+    i64 n = 0;
+    for (i64 i = 0; i < g->n_tensors; i++) {
+        gguf_place p;
+        if (g->tensors[i]->role != ROLE_PARAM) continue;
+        TRY(gguf_place_of(x, g->tensors[i], &p));
+        names[n++] = arena_strdup(a, p.name);
+    }
+    port_sort_names(names, n);
+    for (i64 i = 0; i < gguf_count(f); i++)
+        if (!port_has_name(names, n, gguf_at(f, i)->name))
             return fail(ERR_FORMAT, "%s: %s is no tensor of a %s of these keys", path, gguf_at(f, i)->name,
                         x->a->type);
-    }
     return OK;
 }
 
@@ -86,7 +87,7 @@ static status import_into(arena *a, const gguf_file *f, const char *path, port *
     status s = port_build(a, x);
     for (i64 i = 0; !s && i < x->m.g->n_tensors; i++)
         if (x->m.g->tensors[i]->role == ROLE_PARAM) s = find_source(f, path, x, x->m.g->tensors[i], &p, &e);
-    if (!s) s = check_leftovers(f, path, x);
+    if (!s) s = check_leftovers(a, f, path, x);
     if (!s) s = gguf_read_tokens(f, path, config_count(x->c, "model.vocab"), &tokens);
     if (!s) s = store_open(a, x->m.g, 0, &x->s);
     if (!s) s = fill(f, path, x);

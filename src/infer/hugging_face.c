@@ -167,31 +167,33 @@ static status check_tied(const shards *from, const char *folder, bool gpt2)
 }
 
 /* Every tensor of the folder must be somebody's: a bias left over is another model. */
-static status check_leftovers(const port *x, const shards *from, const char *folder)
+static status check_leftovers(arena *a, const port *x, const shards *from, const char *folder)
 {
-    i64 others = 0;
-    const char *first = NULL;
-    if (config_flag(x->c, "model.tie_head")) TRY(check_tied(from, folder, x->a->gpt2));
+    const graph *g = x->m.g;
+    const char **names = arena_array(a, const char *, g->n_tensors), *first = NULL;
+    const bool tied = config_flag(x->c, "model.tie_head");
+    i64 n = 0, others = 0;
+    if (tied) TRY(check_tied(from, folder, x->a->gpt2));
+    for (i64 t = 0; t < g->n_tensors; t++) {
+        hf_place p;
+        if (g->tensors[t]->role != ROLE_PARAM) continue;
+        TRY(hf_place_of(x->a, g->tensors[t], x->wide, x->query, &p));
+        names[n++] = arena_strdup(a, p.name);
+    }
+    port_sort_names(names, n);
     for (i64 i = 0; i < from->n; i++)
         for (i64 k = 0; k < st_count(from->file[i]); k++) {
             const char *name = st_at(from->file[i], k)->name;
-            bool known = ends(name, "rotary_emb.inv_freq") || ends(name, ".attn.bias") ||
-                         ends(name, ".attn.masked_bias") ||
-                         (config_flag(x->c, "model.tie_head") && !strcmp(name, "lm_head.weight"));
-            for (i64 t = 0; !known && t < x->m.g->n_tensors; t++) {
-                hf_place p;
-                if (x->m.g->tensors[t]->role != ROLE_PARAM) continue;
-                status s = hf_place_of(x->a, x->m.g->tensors[t], x->wide, x->query, &p);
-                known = !s && (!strcmp(p.name, name) ||
-                               (!strncmp(name, "transformer.", 12) && !strcmp(p.name, name + 12)));
-                status_drop(s);
-            }
-            others += !known;
-            if (!known && !first) first = name;
+            const bool longer = !strncmp(name, "transformer.", 12);
+            if (ends(name, "rotary_emb.inv_freq") || ends(name, ".attn.bias") ||
+                ends(name, ".attn.masked_bias") || (tied && !strcmp(name, "lm_head.weight")) ||
+                port_has_name(names, n, name) || (longer && port_has_name(names, n, name + 12)))
+                continue;
+            if (!others++) first = name;
         }
-    return !others ? OK
-                   : fail(ERR_FORMAT, "%s: %.100s (and %lld more) is no tensor of a %s of this config.json",
-                          folder, first, (long long)others - 1, x->a->type);
+    if (!others) return OK;
+    return fail(ERR_FORMAT, "%s: %.100s (and %lld more) is no tensor of a %s of this config.json", folder,
+                first, (long long)others - 1, x->a->type);
 }
 
 static status fill(port *x, const shards *from, const char *folder)
@@ -223,7 +225,7 @@ static status import_into(arena *a, port *x, const char *folder, const char *out
     for (i64 i = 0; !s && i < x->m.g->n_tensors; i++)
         if (x->m.g->tensors[i]->role == ROLE_PARAM)
             s = find_source(x, from, folder, x->m.g->tensors[i], &p, &e);
-    if (!s) s = check_leftovers(x, from, folder);
+    if (!s) s = check_leftovers(a, x, from, folder);
     if (!s) s = store_open(a, x->m.g, 0, &x->s);
     if (!s) s = fill(x, from, folder);
     shards_close(from);

@@ -1,6 +1,8 @@
 /* What import and export of every format share: see port.h. */
 #include "infer/port.h"
 #include "train/checkpoint.h"
+#include <stdlib.h>
+#include <string.h>
 
 status port_build(arena *a, port *x)
 {
@@ -52,4 +54,16 @@ void port_close(port *x)
     store_close(x->s);
     if (x->m.g) graph_close(x->m.g);
     x->s = NULL, x->m.g = NULL;
+}
+
+static int by_text(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+void port_sort_names(const char **names, i64 n) { qsort(names, (size_t)n, sizeof *names, by_text); }
+
+bool port_has_name(const char *const *names, i64 n, const char *name)
+{
+    return n && bsearch(&name, names, (size_t)n, sizeof *names, by_text);
 }

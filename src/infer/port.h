@@ -27,6 +27,11 @@ void port_close(port *x); // the model and the store
  */
 status port_write_run(arena *a, const port *x, const char *tokens, size_t token_bytes, const char *out) MUST;
 
+/* Names that parameters have elsewhere, to be sorted once and looked up for each of a file's, which may be
+ * many more than there should be. */
+void port_sort_names(const char **names, i64 n);
+bool port_has_name(const char *const *names, i64 n, const char *name);
+
 /* Where models go. NARROW takes from J, a config.json, what the target has no word for, so that reading it
  * back tells the difference, and is false where there is no such architecture; NULL: it says everything. */
 typedef struct port_target {
