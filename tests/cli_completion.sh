@@ -55,7 +55,9 @@ only "keel levitate "
 completes "keel data " build inspect info show bigram
 only "keel data bu" build
 completes "keel op " list check bench eval
-completes "keel lab " matrix
+completes "keel lab " matrix coord-check
+completes "keel lab coord-check --" --json --isa=
+completes "keel fit --reg" --registry=
 only "keel runs sh" show
 only "keel plan " memory compute
 only "keel completion z" zsh

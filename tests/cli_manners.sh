@@ -80,15 +80,15 @@ done
 
 # Every verb and part of one that prints data prints it as JSON too; these do not print any, or only what is not data:
 # decode writes bytes, reference and matrix a page, op eval a file, help and completion text for people and shells.
-without=" tokenizer-decode op-eval help completion "
+without=" tokenizer/decode op/eval help completion "
 for verb in $verbs; do
-    parts=$("$keel" "$verb" --help | sed -n 's/^  \([a-z][a-z]*\) .*/\1/p')
+    parts=$("$keel" "$verb" --help | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p')
     "$keel" "$verb" --help | grep -q "^'keel $verb [A-Z]* --help' explains" || parts=
     for words in ${parts:-.}; do
-        [ "$words" = . ] && name=$verb || name=$verb-$words
+        [ "$words" = . ] && name=$verb || name=$verb/$words
         case $without in *" $name "*) continue ;; esac
         # shellcheck disable=SC2046 # one or two words
-        expect 0 $(echo "$name" | tr - ' ') --help
+        expect 0 $(echo "$name" | tr / ' ') --help
         holds "keel $name prints JSON" grep -q -- '--json' "$work/out"
     done
 done

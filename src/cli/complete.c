@@ -220,7 +220,7 @@ static void complete_command(const line *l, const command *c, const char *const 
         if (!plain && !strcmp(words[i], "--"))
             plain = true;
         else if (!plain && words[i][0] == '-' && words[i][1])
-            value = find_option(rows, n, words[i], &o) && o.arg && !strchr(words[i], '=');
+            value = find_option(rows, n, words[i], &o) && o.arg && !o.arg_optional && !strchr(words[i], '=');
         else if (k < COUNT(given))
             given[k++] = words[i];
     }

@@ -53,7 +53,7 @@ static bool split_line(arena *a, const char *line, size_t n, const char **name, 
     if (n < 4 || line[0] != ' ' || line[1] != ' ' || !islower((unsigned char)line[2])) return false;
     char *s = arena_alloc(a, n + 1);
     memcpy(s, line + 2, n - 2);
-    size_t word = strspn(s, "abcdefghijklmnopqrstuvwxyz_"), gap = strspn(s + word, " ");
+    size_t word = strspn(s, "abcdefghijklmnopqrstuvwxyz_-"), gap = strspn(s + word, " ");
     if (!gap || !s[word + gap]) return false;
     *help = s + word + gap;
     s[word] = 0;
@@ -101,7 +101,8 @@ static void add_options(const struct argp *argp, option_row *out, i64 *n)
         if (o->flags & (OPTION_HIDDEN | OPTION_ALIAS) || (!o->name && !o->doc) || *n == MOST_OPTIONS)
             continue;
         char letter = o->key > ' ' && o->key < 127 ? (char)o->key : 0;
-        out[(*n)++] = (option_row){o->name, o->name ? letter : 0, o->arg, o->doc};
+        out[(*n)++] = (option_row){o->name, o->name ? letter : 0, o->arg, o->doc,
+                                   (o->flags & OPTION_ARG_OPTIONAL) != 0};
     }
     for (const struct argp_child *c = argp->children; c && c->argp; c++) {
         if (c->header && *n < MOST_OPTIONS) out[(*n)++] = (option_row){.doc = c->header};

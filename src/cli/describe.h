@@ -26,6 +26,7 @@ typedef struct option_row {
     char letter;      // 'o'; 0: none
     const char *arg;  // "DIR", or words to choose from: "plain|v3|v4"; NULL: a flag
     const char *doc;  // or the heading
+    bool arg_optional;
 } option_row;
 i64 command_options(const command *c, option_row out[MOST_OPTIONS]);
 /* Is ARG a list of words to choose from, such as "plain|v3|v4"? */

@@ -66,9 +66,9 @@ static void add_options(text *out, const command *c, const char *heading)
         add_word(out, r->name);
         text_add(out, "\\fR");
         if (r->arg) {
-            text_add(out, "=\\fI");
+            text_add(out, "%s=\\fI", r->arg_optional ? "[" : "");
             add_word(out, r->arg);
-            text_add(out, "\\fR");
+            text_add(out, "\\fR%s", r->arg_optional ? "]" : "");
         }
         text_add(out, "\n");
         add_word(out, r->doc ? r->doc : "");
