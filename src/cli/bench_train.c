@@ -51,7 +51,7 @@ static const struct argp_option options[] = {
     {"precision", OPT_PRECISION, "f32|bf16", 0,
      "Storage of activations (default: bf16 where the machine has it)", 0},
     {"steps", OPT_STEPS, "N", 0, "Steps counted, after 3 to warm up (default: 10)", 0},
-    {"profile", OPT_PROFILE, 0, 0, "Print time, GFLOP/s and GB/s of every op to stderr", 0},
+    {"profile", OPT_PROFILE, 0, 0, "Print time, GFLOP/s and GB/s of every op on standard error", 0},
     {"no-fuse", OPT_NO_FUSE, 0, 0, "Leave the graph without rewrites", 0},
     {"json", OPT_JSON, 0, 0, "Print one flat JSON object", 0},
     {0}};

@@ -18,7 +18,7 @@
 enum { OPT_JSON = 256, OPT_REGISTRY, OPT_OUT, OPT_SAMPLES, OPT_CSV, OPT_JSONL, OPT_TENSORBOARD, OPT_YES };
 
 static const struct argp_option options[] = {
-    {"json", OPT_JSON, 0, 0, "Print JSON (list: an array; the others: an object)", 0},
+    {"json", OPT_JSON, 0, 0, "Print JSON: of list an array, else an object", 0},
     {"registry", OPT_REGISTRY, "FILE", 0,
      "The registry (default: KEEL_REGISTRY, else ~/.local/share/keel/runs.db)", 0},
     {"out", OPT_OUT, "FILE", 0,
