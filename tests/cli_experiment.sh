@@ -3,6 +3,7 @@
 # again; an interrupted one goes on; a run that fails or diverges is counted; bad experiments are refused.
 set -eu
 keel=$(realpath "$1")
+source=$(pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
@@ -10,7 +11,7 @@ export KEEL_REGISTRY="$work/runs.db"
 bad=0
 complain() {
     echo "$1" >&2
-    head -n 30 out err | sed 's/^/    /' >&2
+    head -n 30 "$work/out" "$work/err" | sed 's/^/    /' >&2
     bad=1
 }
 # refused CODE MESSAGE ARGUMENTS...
@@ -111,4 +112,20 @@ printf 'base: base.yaml\narms: {a: {}, b: {model.residual.kind: hyper, model.nor
 refused 1 "arm 'b': preset post: model.norm.attn has post" run clash.yaml data.train=text.txt --out lab
 refused 1 "results.jsonl does not exist; 'keel lab run clash.yaml' makes it, or say --results" report clash.yaml --out lab
 refused 2 "expected a number from 1 to 64" run e.yaml --jobs 0
+# ---- the committed reports are what the committed results say, and the pages quote them rightly
+cd "$source"
+for results in docs/results/*.jsonl; do
+    name=$(basename "$results" .jsonl)
+    "$keel" lab report "configs/lab/$name.yaml" --scale small data.train=demo/gcide.txt --results "$results" \
+        >"$work/out" 2>"$work/err" || complain "$results: no report"
+    cmp -s "$work/out" "docs/results/$name.md" || complain "docs/results/$name.md is not what $results says"
+done
+for page in docs/methods.md README.md docs/results/README.md; do
+    grep -oE '\[[-+][0-9.]+ ± [0-9.]+\]\([a-z/_]*\.md\)' "$page" | tr -d '[)' | tr ']' ' ' | tr '(' ' ' |
+        while read -r mean sign half file; do
+            grep -qF -- "$mean $sign $half" "docs/results/$(basename "$file")" ||
+                echo "$page: $mean $sign $half does not stand in $file" >&2
+        done 2>"$work/err"
+    [ ! -s "$work/err" ] || complain "$page quotes a figure that its report does not have"
+done
 exit $bad
