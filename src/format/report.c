@@ -171,7 +171,7 @@ void report_html(text *t, const report_page *page)
     add_table(t, "Run", page->facts, page->n_facts);
     add_table(t, "Configuration", page->config, page->n_config);
     text_add(
-        t, "</div>\n<footer>Written by keel runs report. No script, nothing loaded from elsewhere.</footer>\n"
+        t, "</div>\n<footer>Written by Keel. No script, nothing loaded from elsewhere.</footer>\n"
            "</main></body></html>\n");
 }
 
