@@ -170,9 +170,8 @@ void report_html(text *t, const report_page *page)
     text_add(t, "<div class=\"tables\">");
     add_table(t, "Run", page->facts, page->n_facts);
     add_table(t, "Configuration", page->config, page->n_config);
-    text_add(
-        t, "</div>\n<footer>Written by Keel. No script, nothing loaded from elsewhere.</footer>\n"
-           "</main></body></html>\n");
+    text_add(t, "</div>\n<footer>Written by Keel. No script, nothing loaded from elsewhere.</footer>\n"
+                "</main></body></html>\n");
 }
 
 status report_write(const report_page *page, const char *path)
