@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define LABS(LAB)                                                                                            \
-    LAB(run, "run an experiment: arms, seeds, a table with intervals and verdicts")                          \
+    LAB(run, "run an experiment: a table with intervals, verdicts")                                          \
     LAB(report, "report an experiment as Markdown, JSON or a page")                                          \
     LAB(matrix, "try every pair of methods: gradient, training, resuming, decoding")                         \
     LAB(schedules, "print and draw every learning-rate schedule")
