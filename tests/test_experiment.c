@@ -179,7 +179,8 @@ static lab_result made(const char *arm, const char *value, i64 seed, double bits
                         .flops_per_token = 30,
                         .loss = 1,
                         .bits_per_byte = bits,
-                        .processor_share = 1};
+                        .processor_share = 1,
+                        .session = 1};
 }
 
 static const char pair[] = "arms: {a: {}, b: {model.layers: 3}}\nbaseline: a\nseeds: 3\n";

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <xxhash.h>
 
 void plan_say(const lab_plan *p, const char *format, ...)
@@ -241,6 +242,14 @@ static status check_distinct(const lab_plan *p, const lab_job *j)
 
 /* ---- what is known already */
 
+/* What the results written last say of it; NULL: it was not one of this experiment. */
+static const lab_result *result_before(const lab_plan *p, const char *identity)
+{
+    for (i64 i = 0; i < p->before.n; i++)
+        if (!strcmp(p->before.item[i].identity, identity)) return &p->before.item[i];
+    return NULL;
+}
+
 static status look_into(lab_plan *p, lab_job *j, const char *folder)
 {
     lab_result r = j->result;
@@ -250,8 +259,13 @@ static status look_into(lab_plan *p, lab_job *j, const char *folder)
         return OK;
     }
     if (strcmp(r.status, "done") && strcmp(r.status, "diverged")) return OK;
-    r.reused = strncmp(folder, p->folder, strlen(p->folder)) != 0; // of another experiment
-    if (p->e->layers && !r.n_layers) return OK;                    // it was not asked what this one asks
+    const lab_result *before = result_before(p, r.identity);
+    if (before) {
+        r.session = before->session;
+        r.layers = before->layers;
+        r.n_layers = before->n_layers;
+    }
+    if (p->e->layers && !r.n_layers) return OK; // it was not asked what this one asks
     j->result = r;
     j->known = true;
     j->folder = folder;
@@ -389,7 +403,7 @@ status lab_plan_open(const experiment *e, const lab_options *o, lab_plan **out)
     i64 added;
     TRY(arena_open(&a));
     lab_plan *p = arena_new(a, lab_plan);
-    *p = (lab_plan){.arena = a, .e = e, .o = *o};
+    *p = (lab_plan){.arena = a, .e = e, .o = *o, .session = (i64)time(NULL)};
     p->folder = e->scale ? arena_printf(a, "%s/%s-%s", o->root, e->name, e->scale)
                          : arena_printf(a, "%s/%s", o->root, e->name);
     p->chosen = arena_array(a, i64, e->n_arms);
@@ -397,6 +411,11 @@ status lab_plan_open(const experiment *e, const lab_options *o, lab_plan **out)
     p->match_ratio = arena_array(a, double, e->n_arms);
     for (i64 i = 0; i < e->n_arms; i++) p->chosen[i] = -1, p->match_ratio[i] = NAN;
     status s = dir_make(p->folder);
+    if (!s && path_exists(lab_results_path(p))) {
+        status damaged = results_read(a, lab_results_path(p), &p->before);
+        if (damaged) plan_say(p, "warning: %s", damaged->message), p->before.n = 0;
+        status_drop(damaged);
+    }
     if (!s) s = plan_match(p);
     if (!s) s = add_stage(p, true, &added);
     i64 all, known;

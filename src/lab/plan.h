@@ -48,6 +48,8 @@ typedef struct lab_plan {
     double *match_ratio;     // [arms] what is matched, as a share of the baseline's; NAN: nothing is matched
     double most_memory;      // bytes that the largest run plans to take
     double seconds_per_flop; // of one run beside the others; 0: not measured
+    i64 session;             // this call: seconds since 1970
+    lab_results before;      // what results.jsonl said when it began
     struct lab_shards *shards;
 } lab_plan;
 

@@ -241,6 +241,7 @@ static status ended(queue *q, slot *s, int how)
                          .loss = NAN,
                          .bits_per_byte = NAN,
                          .processor_share = NAN};
+    r.session = q->p->session;
     j->result = r;
     tell(q, j);
     return lab_plan_save(q->p);

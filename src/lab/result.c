@@ -16,7 +16,7 @@
     FIELD(status) FIELD(message) FIELD(identity) FIELD(code) FIELD(isa) FIELD(host) FIELD(run) FIELD(settings)
 #define WHOLES(FIELD)                                                                                        \
     FIELD(seed)                                                                                              \
-    FIELD(threads) FIELD(steps) FIELD(tokens) FIELD(parameters) FIELD(active_parameters) FIELD(reused)
+    FIELD(threads) FIELD(steps) FIELD(tokens) FIELD(parameters) FIELD(active_parameters) FIELD(session)
 #define REALS(FIELD)                                                                                         \
     FIELD(seconds)                                                                                           \
     FIELD(tokens_per_s)                                                                                      \

@@ -17,8 +17,8 @@ typedef struct lab_result {
     double seconds, tokens_per_s; // tokens_per_s: the median over steps
     double memory;                // bytes, as planned (and taken)
     double flops_per_token, loss, bits_per_byte;
-    double processor_share;            // of its threads' time that the run got: train/record.c
-    i64 reused;                        // 1: known from before, so its speed was measured at another time
+    double processor_share; // of its threads' time that the run got: train/record.c
+    i64 session; // of keel lab run that ran it: seconds since 1970 when that began; 0: another experiment's
     double *curve_tokens, *curve_bits; // [n_curve]: bits per byte of validation
     i64 n_curve;
     double *layers; // [n_layers]: nats a token that dropping layer i costs

@@ -135,11 +135,11 @@ static double bits_at(const lab_result *r, double share)
 
 static const double UNDISTURBED = 0.85; // of its processors' time
 
-/* May their speeds be compared? Both had their processors, and ran in the same experiment, in turn. */
+/* May their speeds be compared? Both had their processors, and one call of keel lab run ran them, in turn. */
 static bool same_conditions(const lab_result *x, const lab_result *y)
 {
     return x->tokens_per_s > 0 && y->tokens_per_s > 0 && x->processor_share >= UNDISTURBED &&
-           y->processor_share >= UNDISTURBED && x->reused == y->reused;
+           y->processor_share >= UNDISTURBED && x->session && x->session == y->session;
 }
 
 static void compare(const experiment *e, lab_row *r, const lab_row *base)
@@ -180,7 +180,7 @@ static void add_speed(text *t, const lab_row *r)
     else
         text_add(t, ", %.0f %% %s%s", 100 * fabs(ratio), ratio > 0 ? "faster" : "slower",
                  lab_resolved(&r->speed) ? "" : " (not resolved)");
-    if (fabs(ratio) < 0.015 || !r->equal_time.n) return;
+    if (fabs(ratio) < 0.015 || !r->equal_time.n || !lab_resolved(&r->speed)) return;
     text_add(t, "; at equal time %s by %.4f", r->equal_time.mean < 0 ? "better" : "worse",
              fabs(r->equal_time.mean));
     if (isfinite(r->equal_time.half)) text_add(t, " ± %.4f", r->equal_time.half);
@@ -264,7 +264,7 @@ static void add_note(arena *a, lab_table *t, const char *note) { add_name(a, &t-
 static void add_notes(arena *a, lab_table *t)
 {
     const experiment *e = t->e;
-    i64 edges = 0, lacking = 0, diverged = 0, failed = 0, disturbed = 0, reused = 0;
+    i64 edges = 0, lacking = 0, diverged = 0, failed = 0, disturbed = 0, foreign = 0;
     for (i64 i = 0; i < e->n_arms; i++) {
         const lab_row *r = &t->rows[i];
         edges += r->edge;
@@ -273,7 +273,7 @@ static void add_notes(arena *a, lab_table *t)
         failed += r->cell.failed;
         for (i64 s = 0; s < r->cell.wanted; s++) {
             disturbed += r->cell.run[s] && r->cell.run[s]->processor_share < UNDISTURBED;
-            reused += r->cell.run[s] && r->cell.run[s]->reused;
+            foreign += r->cell.run[s] && !r->cell.run[s]->session;
         }
     }
     if (e->n_values)
@@ -304,12 +304,12 @@ static void add_notes(arena *a, lab_table *t)
                               "%lld of the runs got less than 85 %% of their processors: other work "
                               "disturbed them; their tokens/s say little and are compared with nothing.",
                               (long long)disturbed));
-    if (reused)
+    if (foreign)
         add_note(a, t,
                  arena_printf(a,
                               "%lld of the runs are another experiment's: speeds are not compared with "
                               "theirs, which were not measured side by side.",
-                              (long long)reused));
+                              (long long)foreign));
     if (diverged) add_note(a, t, arena_printf(a, "%lld runs diverged.", (long long)diverged));
     if (failed) add_note(a, t, arena_printf(a, "%lld runs failed; no mean holds them.", (long long)failed));
     if (lacking)
