@@ -77,18 +77,19 @@ status cli_parse(const struct argp *argp, int argc, char **argv, void *input)
     if (argc == 3 && argv[1] == cli_describe)
         return *(struct argp *)argv[2] = *argp, fail(ERR_STOPPED, "described");
     given g = {0};
-    char **all = NULL;
+    char **all = argv;
     struct argp table = *argp;
     if (!table.help_filter) table.help_filter = without_note;
-    status s = add_environment(argp, &g);
-    if (!s) s = mem_alloc(sizeof *all * (size_t)(argc + g.n + 1), "the arguments", &all);
-    if (s) return s;
-    static char **kept; // verbs keep pointers to the words, as they do to argv: they live as long as that
-    kept = all;
-    kept[0] = argv[0];
-    memcpy(kept + 1, g.words, sizeof *all * (size_t)g.n);
-    memcpy(kept + 1 + g.n, argv + 1, sizeof *all * (size_t)argc); // with the NULL behind them
+    TRY(add_environment(argp, &g));
+    if (g.n) { // verbs keep pointers to the words, as they do to argv: they live as long as the process
+        static char **volatile kept;
+        TRY(mem_alloc(sizeof *all * (size_t)(argc + g.n + 1), "the arguments", &all));
+        kept = all;
+        kept[0] = argv[0];
+        memcpy(all + 1, g.words, sizeof *all * (size_t)g.n);
+        memcpy(all + 1 + g.n, argv + 1, sizeof *all * (size_t)argc); // with the NULL behind them
+    }
     argp_err_exit_status = 2;
-    error_t e = argp_parse(&table, argc + g.n, kept, 0, NULL, input);
+    error_t e = argp_parse(&table, argc + g.n, all, 0, NULL, input);
     return e ? fail(ERR_USAGE, "%s: %s", argv[0], strerror(e)) : OK;
 }
