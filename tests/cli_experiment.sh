@@ -101,6 +101,39 @@ wait $lab || got=$?
 grep -q "stopped; the same command goes on" err || complain "an interrupted lab run: the message"
 grep -q "saved" lab/s/a-*/train.log || complain "an interrupted lab run: the state is not saved"
 
+# a signal to the whole group (Ctrl-C in a terminal, a scheduler) is heard once by each run, which saves
+pids_of() { for k in a b; do cat lab/s/$k-*/lock 2>/dev/null; done; }
+started() { # both are past their last start, STEPS lines or more
+    n=0
+    while kill -0 $lab 2>/dev/null && [ $n -lt 200 ]; do
+        [ -s "$(echo lab/s/a-*/metrics.jsonl)" ] && [ -s "$(echo lab/s/b-*/metrics.jsonl)" ] && return
+        sleep 0.1 && n=$((n + 1))
+    done
+}
+for signal in INT TERM; do
+    rm -rf lab/s
+    setsid "$keel" lab run s.yaml data.train=text.txt --out lab --jobs 2 --threads 1 train.steps=3000000 >out 2>err &
+    lab=$!
+    started
+    kill -s $signal -- -$lab || complain "no group of the lab run"
+    wait $lab || true
+    for k in a b; do
+        grep -q "the state is saved" lab/s/$k-*/train.log || complain "SIG$signal to the group: $k is not saved"
+    done
+done
+# killed without a word it leaves no run behind
+rm -rf lab/s
+"$keel" lab run s.yaml data.train=text.txt --out lab --jobs 2 --threads 1 train.steps=3000000 >out 2>err &
+lab=$!
+started
+kill -KILL $lab
+wait $lab 2>/dev/null || true
+n=0
+for pid in $(pids_of); do
+    while kill -0 "$pid" 2>/dev/null && [ $n -lt 100 ]; do sleep 0.1 && n=$((n + 1)); done
+done
+[ $n -lt 100 ] || complain "a killed lab run leaves its runs behind"
+
 # ---- refusals
 refused 2 "keel lab run: which experiment? configs/lab has some" run
 refused 1 "missing.yaml" run missing.yaml

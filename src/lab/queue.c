@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -67,9 +68,23 @@ static void pin(i64 at, i64 threads, i64 slots)
     sched_setaffinity(0, sizeof mine, &mine);
 }
 
-static void child(const queue *q, i64 at, const char *const *argv, int log)
+/* What a run needs to be saved once, and not twice or never: a terminal's Ctrl-C, like a scheduler's signal,
+ * reaches it and us, and a second signal kills it in the middle of saving. So it does not hear of SIGINT but
+ * by us (stop_all), and when we die without a word it is told to stop. */
+static void child_signals(pid_t parent)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    if (getppid() != parent) _exit(127); // it died before
+}
+
+static void child(const queue *q, i64 at, const char *const *argv, int log, pid_t parent)
 {
     int nothing = open("/dev/null", O_RDWR);
+    child_signals(parent);
     dup2(nothing, 0);
     dup2(nothing, 1);
     dup2(log, 2);
@@ -108,8 +123,8 @@ static status start(queue *q, i64 at, lab_job *j)
     const char *const *argv = command(q, j);
     int fd = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) return fail(ERR_IO, "%s: cannot open: %s", log, strerror(errno));
-    pid_t pid = fork();
-    if (!pid) child(q, at, argv, fd);
+    pid_t self = getpid(), pid = fork();
+    if (!pid) child(q, at, argv, fd, self);
     close(fd);
     if (pid < 0) return fail(ERR_IO, "cannot start a process: %s", strerror(errno));
     q->slots[at] = (slot){.job = j, .pid = pid, .from = now()};
@@ -161,6 +176,7 @@ static const char *first_line(const queue *q, arena *a, const char *const *argv)
     if (pipe2(ends, O_CLOEXEC)) return NULL;
     pid_t pid = fork();
     if (!pid) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
         int nothing = open("/dev/null", O_RDWR);
         dup2(nothing, 0);
         dup2(ends[1], 1);
@@ -173,7 +189,7 @@ static const char *first_line(const queue *q, arena *a, const char *const *argv)
         got = read(ends[0], line + n, (size_t)((1 << 16) - 1 - n));
     close(ends[0]);
     int how = -1;
-    if (pid > 0) waitpid(pid, &how, 0);
+    while (pid > 0 && waitpid(pid, &how, 0) < 0 && errno == EINTR) continue;
     return pid > 0 && !how ? line : NULL;
 }
 
@@ -209,7 +225,8 @@ static status ended(queue *q, slot *s, int how)
          good = WIFEXITED(how) && !WEXITSTATUS(how);
     s->job = NULL;
     q->running--;
-    if (q->stopping && !good && !diverged) return OK; // saved; the next call goes on
+    if ((q->stopping || (q->o->stop && *q->o->stop)) && !good && !diverged)
+        return OK; // the next call goes on
     status e = good || diverged ? result_of_run(q->p->arena, j->folder, &r) : OK;
     if (e) {
         r.message = arena_strdup(q->p->arena, e->message);
@@ -334,11 +351,13 @@ static lab_job *next_job(const queue *q)
     return NULL;
 }
 
+/* Another signal than ours: who sends to a whole group has sent them that one, and the same twice kills. */
 static void stop_all(queue *q)
 {
+    int with = q->o->stop && *q->o->stop == SIGTERM ? SIGUSR1 : SIGTERM;
     if (!q->stopping) say(q, "stopping: the runs save their state ...");
     for (i64 i = 0; i < q->n_slots; i++)
-        if (q->slots[i].job && !q->stopping) kill(q->slots[i].pid, SIGTERM);
+        if (q->slots[i].job && !q->stopping) kill(q->slots[i].pid, with);
     q->stopping = true;
 }
 
@@ -370,7 +389,7 @@ status lab_queue_run(lab_plan *p, const lab_queue_options *o)
     if (s && q.running) {
         stop_all(&q);
         for (i64 i = 0; i < q.n_slots; i++)
-            if (q.slots[i].job) waitpid(q.slots[i].pid, NULL, 0);
+            while (q.slots[i].job && waitpid(q.slots[i].pid, NULL, 0) < 0 && errno == EINTR) continue;
     }
     return s;
 }
