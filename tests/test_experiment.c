@@ -77,6 +77,13 @@ static void test_read(void **state)
     assert_fails(experiment_override(e, "model.width=8"), ERR_CONFIG, wanted);
     assert_fails(experiment_override(e, "model.depth=8"), ERR_CONFIG,
                  "command line: no key 'model.depth'; 'keel config explain model' lists the keys");
+    // the arms vary a budget: another one would be replaced by theirs in silence; so would a seed
+    snprintf(wanted, sizeof wanted, "command line: train.steps is what %s varies; change the file instead",
+             e->path);
+    assert_fails(experiment_override(e, "train.steps=8"), ERR_CONFIG, wanted);
+    snprintf(wanted, sizeof wanted,
+             "command line: train.seed.init is what %s varies; change the file instead", e->path);
+    assert_fails(experiment_override(e, "train.seed.init=8"), ERR_CONFIG, wanted);
     experiment_close(e);
     e = load(good, "spec");
     experiment_settings(e->arena, e, 0, NULL, 0, &set, &n);
@@ -119,6 +126,12 @@ static void test_refusals(void **state)
          "match trend layers scales"},
         {"grid: {model.width: 8}\nbaseline: a\n", NULL, "1: grid: model.width: expected a list of values"},
         {"- a\n", NULL, "1: expected a map of keys"},
+        {"arms: {a: {}, b: {train.seed.init: 2}}\nbaseline: a\n", NULL,
+         "1: train.seed.init is the experiment's to set: every run has a seed of its list seeds"},
+        {"grid: {train.seed.data: [1, 2]}\nbaseline: a\n", NULL,
+         "1: train.seed.data is the experiment's to set: every run has a seed of its list seeds"},
+        {"arms: {a: {}, b: {train.steps: 7}}\nbaseline: a\ntune: {key: train.tokens, values: [1M, 2M]}\n",
+         NULL, " arm 'b' sets train.tokens, which the experiment tunes"},
     };
     for (i64 i = 0; i < COUNT(rows); i++) {
         experiment *e;
@@ -127,6 +140,21 @@ static void test_refusals(void **state)
         snprintf(wanted, sizeof wanted, "%s:%s", path, rows[i].message);
         assert_fails(experiment_load(path, rows[i].scale, &e), ERR_CONFIG, wanted);
     }
+}
+
+/* Two files of one folder are two experiments; a scale's tuning is its own. */
+static void test_names(void **state)
+{
+    (void)state;
+    experiment *e;
+    assert_ok(experiment_load(put("norm.v2.yaml", "arms: {a: {}, b: {model.layers: 3}}\nbaseline: a\n"
+                                                  "tune: {values: [1, 2], seeds: all}\n"
+                                                  "scales: {small: {tune: {values: [3, 4]}}}\n"),
+                              NULL, &e));
+    assert_string_equal(e->name, "norm.v2");
+    assert_string_equal(e->tune_values[0], "3");
+    assert_false(e->tune_all_seeds);
+    experiment_close(e);
 }
 
 /* Student's t at 97.5 %: 12.706 (1 degree), 4.30265 (2), 2.77645 (4): any table. */
@@ -316,7 +344,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_means),
         cmocka_unit_test(test_verdicts), cmocka_unit_test(test_gaps),     cmocka_unit_test(test_tuning),
-        cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_lines),    cmocka_unit_test(test_names),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -65,11 +65,19 @@ typedef struct settings {
 
 static const char budgets[] = "train.tokens train.steps train.epochs train.time train.flops";
 
+static const char seed_keys[] = "train.seed.init train.seed.data"; // every run gets both: a seed of `seeds`
+static const char no_seed[] = "%s is the experiment's to set: every run has a seed of its list seeds";
+
+static bool same_setting(const char *a, const char *b)
+{
+    return !strcmp(a, b) || (word_in(budgets, a) && word_in(budgets, b));
+}
+
 /* A later setting of a key replaces the earlier one, a later budget every budget: a run has one. */
 static void put(arena *a, settings *s, const char *key, const char *value)
 {
     for (i64 i = 0; i < s->n; i++)
-        if (!strcmp(s->item[i].key, key) || (word_in(budgets, key) && word_in(budgets, s->item[i].key))) {
+        if (same_setting(s->item[i].key, key)) {
             s->item[i] = (lab_setting){key, value};
             return;
         }
@@ -95,6 +103,7 @@ static status read_settings(const reader *r, const yaml_node *node, const char *
             continue;
         }
         if (!row) return refuse(r, x, "no key '%s'%s", key, did_you_mean(a, key));
+        if (word_in(seed_keys, key)) return refuse(r, x, no_seed, key);
         put(a, out, key, value_text(a, x));
     }
     return OK;
@@ -163,7 +172,8 @@ static status read_tune(const reader *r, const yaml_node *n)
 {
     experiment *e = r->e;
     if (n->kind != YAML_MAP) return refuse(r, n, "tune: expected {key: KEY, values: [...]}");
-    e->tune_key = "train.optimizer.lr";
+    e->tune_key = "train.optimizer.lr"; // a scale's own replaces all of it
+    e->tune_all_seeds = false;
     e->n_values = 0;
     for (const yaml_node *x = n->first; x; x = x->next) {
         if (!strcmp(x->name, "key"))
@@ -268,6 +278,7 @@ static status check_grid(const reader *r, i64 *points)
     for (const yaml_node *x = r->grid->first; x; x = x->next) {
         if (!config_find_key(x->name))
             return refuse(r, x, "no key '%s'%s", x->name, did_you_mean(r->e->arena, x->name));
+        if (word_in(seed_keys, x->name)) return refuse(r, x, no_seed, x->name);
         if (x->kind != YAML_LIST || !x->count)
             return refuse(r, x, "grid: %s: expected a list of values", x->name);
         TRY(mul_i64(*points, x->count, points));
@@ -365,7 +376,7 @@ static status make_arms(reader *r, const yaml_node *root)
 static const lab_setting *setting_of(const lab_setting *set, i64 n, const char *key)
 {
     for (i64 i = 0; i < n; i++)
-        if (!strcmp(set[i].key, key)) return &set[i];
+        if (same_setting(set[i].key, key)) return &set[i];
     return NULL;
 }
 
@@ -412,10 +423,11 @@ status experiment_load(const char *path, const char *scale, experiment **out)
     yaml_node *root;
     TRY(arena_open(&a));
     experiment *e = arena_new(a, experiment);
-    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path, *end = strrchr(base, '.');
+    int bytes_of_name = (int)(end && end > base ? (size_t)(end - base) : strlen(base));
     *e = (experiment){.arena = a,
                       .path = arena_strdup(a, path),
-                      .name = arena_printf(a, "%.*s", (int)strcspn(base, "."), base),
+                      .name = arena_printf(a, "%.*s", bytes_of_name, base),
                       .scale = scale,
                       .overrides = "",
                       .seeds = {1, 2, 3},
@@ -457,7 +469,7 @@ status experiment_override(experiment *e, const char *word)
     const char *key = arena_printf(e->arena, "%.*s", (int)(equals - word), word);
     if (!config_find_key(key))
         return fail(ERR_CONFIG, "command line: no key '%s'%s", key, did_you_mean(e->arena, key));
-    bool taken = e->n_values && !strcmp(key, e->tune_key);
+    bool taken = (e->n_values && same_setting(key, e->tune_key)) || word_in(seed_keys, key);
     for (i64 i = 0; i < e->n_arms; i++) taken |= setting_of(e->arms[i].set, e->arms[i].n_set, key) != NULL;
     if (taken)
         return fail(ERR_CONFIG, "command line: %s is what %s varies; change the file instead", key, e->path);
