@@ -295,6 +295,83 @@ static void test_tuning(void **state)
     experiment_close(e);
 }
 
+static void add_bits(lab_result *r, double bits, const char *how)
+{
+    r->bits_per_byte = bits;
+    r->status = how;
+}
+
+/* Of values that all lost a seed the one that lost fewest is chosen: two thirds of an arm are not "diverged".
+ */
+static void test_losses(void **state)
+{
+    (void)state;
+    arena *a;
+    lab_table t;
+    text out = {0};
+    experiment *e = load("arms: {a: {}, b: {model.layers: 3}}\nbaseline: a\nseeds: 3\n"
+                         "tune: {values: [4, 1, 2], seeds: all}\n",
+                         NULL);
+    const char *const values[] = {"4", "1", "2"};
+    lab_result r[18];
+    assert_ok(arena_open(&a));
+    for (i64 i = 0; i < 18; i++)
+        r[i] = made(i < 9 ? "a" : "b", values[i % 3], i / 3 % 3 + 1, 2 + 0.1 * (double)(i % 3), 1);
+    add_bits(&r[9], NAN, "diverged");
+    add_bits(&r[10], NAN, "diverged");
+    add_bits(&r[13], NAN, "diverged");
+    add_bits(&r[11], NAN, "failed");
+    r[11].message = "no space left";
+    lab_table_make(a, e, r, 18, &t);
+    assert_int_equal(t.rows[0].chosen, 0);
+    assert_true(t.rows[0].edge); // 4 stands first and is the highest
+    assert_int_equal(t.rows[1].chosen, 0);
+    assert_int_equal(t.rows[1].cell.done, 2);
+    assert_string_equal(t.rows[1].verdict, "not resolved at this scale: +0.0000 ± 0.0000 bits/byte at equal "
+                                           "tokens (2 of 3 pairs), as fast; 1 of 3 seeds diverged");
+    lab_markdown(&t, &out);
+    assert_non_null(strstr(out.data, "- 1 of the runs that tune train.optimizer.lr are missing or failed: "));
+    assert_non_null(strstr(out.data, "- Failed: b, 2, seed 1: no space left\n"));
+    text_free(&out);
+    for (i64 i = 9; i < 18; i++) add_bits(&r[i], NAN, "diverged");
+    lab_table_make(a, e, r, 18, &t);
+    assert_string_equal(t.rows[1].verdict, "diverged with every seed that was run (3)");
+    arena_close(a);
+    experiment_close(e);
+}
+
+/* Verdicts say what the runs had, not what the file wished; results of another file are told. */
+static void test_unequal(void **state)
+{
+    (void)state;
+    arena *a;
+    lab_table t;
+    experiment *e = load("arms: {a: {train.tokens: 1K}, b: {train.tokens: 2K}}\nbaseline: a\nseeds: 2\n"
+                         "match: {by: parameters, key: model.ffn.width}\n",
+                         NULL);
+    lab_result r[4];
+    assert_ok(arena_open(&a));
+    for (i64 i = 0; i < 4; i++) {
+        r[i] = made(i % 2 ? "b" : "a", "", i / 2 + 1, i % 2 ? 1 : 2, 1);
+        r[i].tokens = i % 2 ? 2000 : 1000;
+        r[i].settings = i % 2 ? "train.tokens=2K" : "train.tokens=1K";
+    }
+    lab_table_make(a, e, r, 4, &t);
+    assert_string_equal(t.rows[1].verdict, "better by 1.0000 ± 0.0000 bits/byte at equal parameters and 2.00 "
+                                           "times the tokens, as fast");
+    assert_int_equal(t.n_notes, 1);
+    r[1].parameters = r[3].parameters = 6;
+    r[1].settings = "train.tokens=20K";
+    lab_table_make(a, e, r, 4, &t);
+    assert_string_equal(t.rows[1].verdict, "better by 1.0000 ± 0.0000 bits/byte at 1.20 times the parameters "
+                                           "and 2.00 times the tokens, as fast");
+    assert_string_equal(t.notes[1],
+                        "1 of the runs had other settings than the experiment has now (b, seed 1: "
+                        "not train.tokens=2K): run it again, or report it with the settings of then.");
+    arena_close(a);
+    experiment_close(e);
+}
+
 static void test_lines(void **state)
 {
     (void)state;
@@ -344,7 +421,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_means),
         cmocka_unit_test(test_verdicts), cmocka_unit_test(test_gaps),     cmocka_unit_test(test_tuning),
-        cmocka_unit_test(test_lines),    cmocka_unit_test(test_names),
+        cmocka_unit_test(test_lines),    cmocka_unit_test(test_names),    cmocka_unit_test(test_losses),
+        cmocka_unit_test(test_unequal),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -1,6 +1,7 @@
 /* From an experiment to its runs: see plan.h. */
 #include "lab/plan_parts.h"
 #include "base/file.h"
+#include "lab/table.h"
 #include "train/corpus.h"
 #include "train/dial.h"
 #include "train/identity.h"
@@ -333,21 +334,22 @@ static status add_stage(lab_plan *p, bool first, i64 *added)
     return look_up_all(p, before);
 }
 
-/* The value of the lowest mean; one that diverged with any seed counts only where all did. */
+/* The value that the most seeds finished with, of those the one of the lowest mean. */
 static i64 best_value(const lab_plan *p, i64 arm)
 {
     const experiment *e = p->e;
     double least = INFINITY;
-    i64 best = -1;
+    i64 best = -1, most = 1;
     for (i64 v = 0; v < e->n_values; v++) {
-        double sum = 0;
+        double bits[MOST_SEEDS];
         i64 n = 0, all = e->tune_all_seeds ? e->n_seeds : 1;
         for (i64 s = 0; s < all; s++) {
             const lab_job *j = find_job(p, arm, v, s);
             if (j && result_is(&j->result, "done") && isfinite(j->result.bits_per_byte))
-                sum += j->result.bits_per_byte, n++;
+                bits[n++] = j->result.bits_per_byte;
         }
-        if (n == all && sum / (double)n < least) least = sum / (double)n, best = v;
+        double mean = lab_mean_of(bits, n).mean;
+        if (n > most || (n == most && mean < least)) most = n, least = mean, best = v;
     }
     return best;
 }

@@ -2,6 +2,8 @@
 #include "lab/table.h"
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 /* P(|T| < t) of Student's t with N degrees of freedom: the finite sums of Abramowitz and Stegun, 26.7.3 and
  * 26.7.4. */
@@ -76,15 +78,44 @@ static void fill_cell(lab_cell *c, const experiment *e, const lab_result *all, i
     c->bits = lab_mean_of(bits, c->done);
 }
 
-/* As the queue chooses: the lowest mean of those that all their seeds finished. */
+/* A number, and the unit behind it ("2M", "3%", "100 steps"). */
+static bool tuned_number(const char *s, double *x, const char **unit)
+{
+    char *end;
+    *unit = "";
+    if (parse_count(s, x)) return true;
+    *x = strtod(s, &end);
+    *unit = end;
+    return end != s && isfinite(*x);
+}
+
+/* Is value V the lowest or the highest of those tried? Values that are no numbers of one unit have no order.
+ */
+static bool at_edge(const experiment *e, i64 v)
+{
+    double x, y;
+    const char *unit, *other;
+    bool lower = false, higher = false;
+    if (v < 0 || !tuned_number(e->tune_values[v], &x, &unit)) return false;
+    for (i64 k = 0; k < e->n_values; k++) {
+        if (!tuned_number(e->tune_values[k], &y, &other) || strcmp(unit, other)) return false;
+        lower |= y<x, higher |= y> x;
+    }
+    return !lower || !higher;
+}
+
+/* As the plan chooses: the most seeds that finished, then the lowest mean. */
 static void choose(const experiment *e, lab_row *r)
 {
     double least = INFINITY;
+    i64 most = 1;
     r->chosen = -1;
-    for (i64 v = 0; v < e->n_values; v++)
-        if (r->values[v].done == r->values[v].wanted && r->values[v].bits.mean < least)
-            least = r->values[v].bits.mean, r->chosen = v;
-    r->edge = r->chosen == 0 || r->chosen == e->n_values - 1;
+    for (i64 v = 0; v < e->n_values; v++) {
+        const lab_cell *c = &r->values[v];
+        if (c->done > most || (c->done == most && c->bits.mean < least))
+            most = c->done, least = c->bits.mean, r->chosen = v;
+    }
+    r->edge = at_edge(e, r->chosen);
 }
 
 static double mean_over(const lab_cell *c, double (*get)(const lab_result *r))
@@ -101,6 +132,7 @@ static double get_rate(const lab_result *r) { return r->tokens_per_s; }
 static double get_memory(const lab_result *r) { return r->memory; }
 static double get_parameters(const lab_result *r) { return (double)r->parameters; }
 static double get_flops(const lab_result *r) { return r->flops_per_token; }
+static double get_tokens(const lab_result *r) { return (double)r->tokens; }
 static double get_seconds(const lab_result *r) { return r->seconds; }
 
 static void fill_layers(lab_row *r)
@@ -163,12 +195,36 @@ static void compare(const experiment *e, lab_row *r, const lab_row *base)
 
 /* ---- words */
 
-static const char *equal_what(const experiment *e)
+/* RATIO of what is called WHAT: "equal tokens", "2.00 times the tokens". */
+static void add_ratio(text *t, double ratio, const char *what)
 {
-    return e->match == MATCH_PARAMETERS        ? "at equal parameters and tokens"
-           : e->match == MATCH_FLOPS_PER_TOKEN ? "at equal FLOPs a token and tokens"
-           : e->match == MATCH_COMPUTE         ? "at equal compute"
-                                               : "at equal tokens";
+    if (fabs(ratio - 1) < 0.01 || !isfinite(ratio))
+        text_add(t, "equal %s", what);
+    else
+        text_add(t, "%.2f times the %s", ratio, what);
+}
+
+/* At equal what? As the runs were, not as the file wished: of a matched key only whole multiples are taken.
+ */
+static void add_equal(text *t, const experiment *e, const lab_row *r, const lab_row *base)
+{
+    double tokens = mean_over(&r->cell, get_tokens) / mean_over(&base->cell, get_tokens),
+           flops = r->flops_per_token / base->flops_per_token;
+    text_add(t, " at ");
+    if (e->match == MATCH_COMPUTE) {
+        add_ratio(t, flops * tokens, "compute");
+        return;
+    }
+    bool as_many = fabs(tokens - 1) < 0.01;
+    if (e->match == MATCH_PARAMETERS)
+        add_ratio(t, r->parameters / base->parameters, "parameters");
+    else if (e->match == MATCH_FLOPS_PER_TOKEN)
+        add_ratio(t, flops, "FLOPs a token");
+    if (e->match) text_add(t, " and ");
+    if (e->match && as_many && strstr(t->data, " at equal "))
+        text_add(t, "tokens");
+    else
+        add_ratio(t, tokens, "tokens");
 }
 
 static void add_speed(text *t, const lab_row *r)
@@ -200,11 +256,12 @@ static const char *verdict(arena *a, const experiment *e, const lab_row *r, cons
     else if (d->n < 2)
         text_add(&t, "not resolved: one pair of runs (difference %+.4f)", d->mean);
     else if (!lab_resolved(d))
-        text_add(&t, "not resolved at this scale: %+.4f ± %.4f bits/byte %s", d->mean, d->half,
-                 equal_what(e));
+        text_add(&t, "not resolved at this scale: %+.4f ± %.4f bits/byte", d->mean, d->half);
     else
-        text_add(&t, "%s by %.4f ± %.4f bits/byte %s", d->mean < 0 ? "better" : "worse", fabs(d->mean),
-                 d->half, equal_what(e));
+        text_add(&t, "%s by %.4f ± %.4f bits/byte", d->mean < 0 ? "better" : "worse", fabs(d->mean), d->half);
+    if (r != base && d->n >= 2) add_equal(&t, e, r, base);
+    if (r != base && d->n >= 2 && d->n < e->n_seeds)
+        text_add(&t, " (%lld of %lld pairs)", (long long)d->n, (long long)e->n_seeds);
     if (r != base && d->n) add_speed(&t, r);
     if (c->diverged && c->done)
         text_add(&t, "; %lld of %lld seeds diverged", (long long)c->diverged, (long long)c->wanted);
@@ -260,6 +317,84 @@ static void fit_trend(lab_table *t)
 }
 
 static void add_note(arena *a, lab_table *t, const char *note) { add_name(a, &t->notes, &t->n_notes, note); }
+
+/* The failed runs by name, each with what it said last. */
+static void add_failures(arena *a, lab_table *t, const lab_result *results, i64 n)
+{
+    enum { MOST_NAMED = 8 };
+    i64 named = 0;
+    for (i64 i = 0; i < n && named < MOST_NAMED; i++) {
+        const lab_result *r = &results[i];
+        if (strcmp(r->experiment, t->e->name) || !result_is(r, "failed")) continue;
+        named++;
+        add_note(a, t,
+                 arena_printf(a, "Failed: %s%s%s, seed %lld: %s", r->arm, *r->value ? ", " : "", r->value,
+                              (long long)r->seed, *r->message ? r->message : "it said nothing"));
+    }
+}
+
+/* Does TEXT hold " WORD " ? */
+static bool holds(const char *all, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *at = all; (at = strstr(at, word)); at++)
+        if ((at == all || at[-1] == ' ') && (!at[n] || at[n] == ' ')) return true;
+    return false;
+}
+
+/* What the file asks of R's run and the run did not have, as "key=value"; NULL: nothing. Matched values
+ * follow from the rest, data are told apart by their hash. */
+static const char *not_held(arena *a, const experiment *e, i64 arm, const lab_result *r)
+{
+    lab_setting *set;
+    i64 n;
+    experiment_settings(a, e, arm, NULL, 0, &set, &n);
+    for (i64 i = 0; i < n; i++) {
+        const char *word = arena_printf(a, "%s=%s", set[i].key, set[i].value);
+        bool free = !strcmp(set[i].key, "data.train") || (e->match && !strcmp(set[i].key, e->match_key)) ||
+                    (e->n_values && !strcmp(set[i].key, e->tune_key));
+        if (!free && !holds(r->settings, word)) return word;
+    }
+    return NULL;
+}
+
+/* Results of another file, or of this one before it was changed. */
+static void add_strangers(arena *a, lab_table *t)
+{
+    const experiment *e = t->e;
+    i64 strangers = 0;
+    const char *example = "";
+    for (i64 i = 0; i < e->n_arms; i++)
+        for (i64 s = 0; s < t->rows[i].cell.wanted; s++) {
+            const lab_result *r = t->rows[i].cell.run[s];
+            const char *word = r && *r->settings ? not_held(a, e, i, r) : NULL;
+            if (!word) continue;
+            if (!strangers++)
+                example = arena_printf(a, "%s, seed %lld: not %s", r->arm, (long long)r->seed, word);
+        }
+    if (strangers)
+        add_note(a, t,
+                 arena_printf(a,
+                              "%lld of the runs had other settings than the experiment has now (%s): run "
+                              "it again, or report it with the settings of then.",
+                              (long long)strangers, example));
+}
+
+/* A value that was not run to its end cannot be chosen: the choice is then among the others. */
+static void add_tuning_gaps(arena *a, lab_table *t)
+{
+    i64 lacking = 0;
+    for (i64 i = 0; i < t->e->n_arms; i++)
+        for (i64 v = 0; v < t->e->n_values; v++)
+            if (t->rows[i].chosen >= 0 && v != t->rows[i].chosen)
+                lacking += t->rows[i].values[v].missing + t->rows[i].values[v].failed;
+    if (lacking)
+        add_note(a, t,
+                 arena_printf(a,
+                              "%lld of the runs that tune %s are missing or failed: another value may be "
+                              "better than the one chosen.",
+                              (long long)lacking, t->e->tune_key));
+}
 
 static void add_notes(arena *a, lab_table *t)
 {
@@ -333,10 +468,12 @@ void lab_table_make(arena *a, const experiment *e, const lab_result *results, i6
                       e->n_seeds);
         else { // every value tried diverged, or is missing
             r->cell = (lab_cell){.wanted = e->n_seeds};
-            for (i64 v = 0; v < e->n_values; v++) r->cell.diverged |= r->values[v].diverged;
-            r->cell.missing = r->cell.diverged ? 0 : e->n_seeds;
+            for (i64 v = 0; v < e->n_values; v++) { // by seed: the most that one value lost
+                r->cell.diverged = MAX(r->cell.diverged, r->values[v].diverged);
+                r->cell.failed = MAX(r->cell.failed, r->values[v].failed);
+            }
+            r->cell.missing = r->cell.diverged ? 0 : e->n_seeds - MIN(r->cell.failed, e->n_seeds);
         }
-        r->edge = r->edge && e->n_values > 0;
         r->tokens_per_s = mean_over(&r->cell, get_rate);
         r->memory = mean_over(&r->cell, get_memory);
         r->parameters = mean_over(&r->cell, get_parameters);
@@ -359,4 +496,7 @@ void lab_table_make(arena *a, const experiment *e, const lab_result *results, i6
     }
     fit_trend(t);
     add_notes(a, t);
+    add_strangers(a, t);
+    add_tuning_gaps(a, t);
+    add_failures(a, t, results, n);
 }
