@@ -61,12 +61,29 @@ sed 's/A test/Another/' e.yaml >f.yaml
 grep -q "9 runs, 9 known already" err || complain "the registry's runs are not used"
 grep -q "9 of the runs are another experiment's" out || grep -q "of the runs are another experiment's" out || complain "reuse is not told"
 
+# what dropping each layer costs is known from the results, as the runs are
+cat >l.yaml <<'Y'
+base: base.yaml
+arms: {"a, b": {}, "ü <c> & \"q\" `x` ../..": {model.ffn.width: 64}}
+baseline: a, b
+seeds: 2
+layers: true
+Y
+"$keel" lab run l.yaml data.train=text.txt --out lab --threads 1 >out 2>err || complain "lab run with layers failed"
+grep -q "What each layer is worth" out || complain "lab run with layers: no table of them"
+cp out first
+"$keel" lab run l.yaml data.train=text.txt --out "$work/lab" --threads 1 >out 2>err || complain "lab run with layers failed"
+grep -q "4 runs, 4 known already" err || complain "lab run with layers: runs again"
+cmp -s first out || complain "lab run with layers: another report the second time"
+
 # ---- reports
 "$keel" lab report e.yaml --out lab --html page.html --markdown r.md --json >r.json 2>err || complain "lab report failed"
 grep -q '<svg' page.html || complain "the page has no curve"
 grep -q '"verdict": ' r.json || complain "no verdict in the JSON"
 "$keel" lab report e.yaml --results lab/e/results.jsonl --json >out 2>err || complain "lab report --json failed"
 head -c 1 out | grep -q '{' || complain "lab report --json: no JSON on stdout"
+"$keel" lab report e.yaml --out lab --json=r2.json >out 2>err || complain "lab report --json=FILE failed"
+cmp -s r.json r2.json && [ ! -s out ] || complain "lab report --json=FILE: not into the file"
 sed '$d' lab/e/results.jsonl >short.jsonl # one run's result is lost
 "$keel" lab report e.yaml --results short.jsonl >out 2>err || complain "lab report of a short table failed"
 grep -q "runs are missing: the report is not complete" out || complain "a missing run is not told"
@@ -121,6 +138,14 @@ for signal in INT TERM; do
         grep -q "the state is saved" lab/s/$k-*/train.log || complain "SIG$signal to the group: $k is not saved"
     done
 done
+# --again begins anew each time it is said, so it is not the same command that goes on
+rm -rf lab/s
+"$keel" lab run s.yaml data.train=text.txt --out lab --jobs 2 --threads 1 train.steps=3000000 --again >out 2>err &
+lab=$!
+started
+kill -TERM $lab
+wait $lab || true
+grep -q "stopped; the same command without --again goes on" err || complain "--again interrupted: the message"
 # killed without a word it leaves no run behind
 rm -rf lab/s
 "$keel" lab run s.yaml data.train=text.txt --out lab --jobs 2 --threads 1 train.steps=3000000 >out 2>err &

@@ -6,13 +6,13 @@
 #include "base/file.h"
 #include "cli/cli.h"
 #include "cli/machine.h"
+#include "cli/terminal.h"
 #include "lab/plan.h"
 #include "lab/queue.h"
 #include "lab/table.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     OPT_SCALE = 256,
@@ -28,7 +28,8 @@ enum {
 
 typedef struct run_args {
     machine_args machine;
-    const char *files[MOST_FILES], *overrides[MOST_OVERRIDES], *scale, *out, *results, *html, *markdown;
+    const char *files[MOST_FILES], *overrides[MOST_OVERRIDES], *scale, *out, *results, *html, *markdown,
+        *json_file;
     i64 n_files, n_overrides, jobs;
     bool again, dry, json, computes; // computes: takes --isa and --threads
     int line, width;                 // the live line: how long it is, how wide the terminal
@@ -87,6 +88,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
         return 0;
     case OPT_JSON:
         a->json = true;
+        a->json_file = arg;
         return 0;
     case ARGP_KEY_ARG:
         if (strchr(arg, '=')) {
@@ -135,6 +137,7 @@ static void live(void *context, const char *line)
 {
     run_args *a = context;
     int n = MIN((int)strlen(line), a->width - 1);
+    while (n > 0 && (line[n] & 0xc0) == 0x80) n--; // never half a letter
     fprintf(stderr, "\r%.*s%*s", n, line, MAX(0, a->line - n), "");
     fflush(stderr);
     a->line = n;
@@ -223,7 +226,7 @@ status lab_run(int argc, char **argv)
                                      children,
                                      NULL,
                                      NULL};
-    run_args a = {.out = "runs/lab", .width = isatty(2) ? 120 : 0, .computes = true};
+    run_args a = {.out = "runs/lab", .width = terminal_width(), .computes = true};
     device *d;
     isa level;
     TRY(cli_parse(&argp, argc, argv, &a));
@@ -281,7 +284,7 @@ static status write_reports(const run_args *a, arena *m, const lab_table *t)
     if (!s && a->html) s = lab_page(m, t, &page);
     if (!s && a->html) s = put(a->html, &page);
     if (!s && a->json) s = lab_json(t, &json);
-    if (!s && a->json) s = put(NULL, &json);
+    if (!s && a->json) s = put(a->json_file, &json);
     text_free(&md);
     text_free(&page);
     text_free(&json);

@@ -243,11 +243,15 @@ static status check_distinct(const lab_plan *p, const lab_job *j)
 
 /* ---- what is known already */
 
-/* What the results written last say of it; NULL: it was not one of this experiment. */
-static const lab_result *result_before(const lab_plan *p, const char *identity)
+/* What the results written last say of the run that R is read from; NULL: it was not one of this experiment.
+ */
+static const lab_result *result_before(const lab_plan *p, const lab_result *r)
 {
-    for (i64 i = 0; i < p->before.n; i++)
-        if (!strcmp(p->before.item[i].identity, identity)) return &p->before.item[i];
+    for (i64 i = 0; i < p->before.n; i++) {
+        const lab_result *x = &p->before.item[i];
+        if (!strcmp(x->identity, r->identity) && !strcmp(x->run, r->run) && !strcmp(x->code, r->code))
+            return x;
+    }
     return NULL;
 }
 
@@ -260,13 +264,14 @@ static status look_into(lab_plan *p, lab_job *j, const char *folder)
         return OK;
     }
     if (strcmp(r.status, "done") && strcmp(r.status, "diverged")) return OK;
-    const lab_result *before = result_before(p, r.identity);
+    const lab_result *before = result_before(p, &r);
     if (before) {
         r.session = before->session;
         r.layers = before->layers;
         r.n_layers = before->n_layers;
     }
-    if (p->e->layers && !r.n_layers) return OK; // it was not asked what this one asks
+    if (p->e->layers && result_is(&r, "done") && !r.n_layers)
+        return OK; // it was not asked what this one asks
     j->result = r;
     j->known = true;
     j->folder = folder;
@@ -358,6 +363,7 @@ status lab_plan_extend(lab_plan *p, i64 *added)
 {
     *added = 0;
     if (!p->e->n_values) return OK;
+    p->extended = true;
     for (i64 arm = 0; arm < p->e->n_arms; arm++) p->chosen[arm] = best_value(p, arm);
     return add_stage(p, false, added);
 }
@@ -371,7 +377,7 @@ void lab_plan_count(const lab_plan *p, i64 *all, i64 *known)
         *all = e->n_arms * e->n_seeds;
     else
         *all = e->n_arms * (e->tune_all_seeds ? e->n_values * e->n_seeds : e->n_values + e->n_seeds - 1);
-    *all = MAX(*all, p->n_jobs);
+    *all = p->extended ? p->n_jobs : MAX(*all, p->n_jobs); // an arm that always diverged is not gone on with
 }
 
 void lab_plan_fit(lab_plan *p)

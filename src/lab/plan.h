@@ -49,6 +49,7 @@ typedef struct lab_plan {
     double most_memory;      // bytes that the largest run plans to take
     double seconds_per_flop; // of one run beside the others; 0: not measured
     i64 session;             // this call: seconds since 1970
+    bool extended;           // the runs at the tuned values are among the jobs
     lab_results before;      // what results.jsonl said when it began
     struct lab_shards *shards;
 } lab_plan;

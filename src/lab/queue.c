@@ -233,7 +233,8 @@ static status ended(queue *q, slot *s, int how)
         good = diverged = false;
         status_drop(e);
     } else if (!good && !diverged)
-        r.message = WIFSIGNALED(how) ? arena_printf(q->p->arena, "killed by signal %d", WTERMSIG(how))
+        r.message = WIFSIGNALED(how) ? arena_printf(q->p->arena, "killed by signal %d: %s", WTERMSIG(how),
+                                                    strsignal(WTERMSIG(how)))
                                      : last_words(q->p->arena, j->folder);
     r.status = good ? "done" : diverged ? "diverged" : "failed";
     if (good && q->p->e->layers) drop_layers(q, j, &r);
@@ -371,7 +372,9 @@ static status work(queue *q)
             if (j) TRY(start(q, i, j));
         }
         if (!q->running) {
-            if (q->stopping) return fail(ERR_STOPPED, "stopped; the same command goes on");
+            if (q->stopping)
+                return fail(ERR_STOPPED, "stopped; the same command%s goes on",
+                            q->p->o.again ? " without --again" : "");
             TRY(lab_plan_extend(q->p, &added));
             if (!added) return lab_plan_save(q->p);
             continue; // pointers into the jobs are taken anew: none are held while nothing runs
