@@ -53,7 +53,7 @@ expect 0 eval perplexity run
 grep -qE '^loss [0-9.]+  perplexity [0-9.]+  bits per byte [0-9.]+  \([0-9]+ validation tokens, run/step_40\)$' out ||
     complain "eval perplexity: not the line expected"
 expect 0 eval perplexity run --json
-grep -qE '^\{"model":"run/step_40","step":40,"tokens_seen":20480,"tokens":[0-9]+,"bytes":[0-9]+,"loss":[0-9.]+,"perplexity":[0-9.]+,"byte_perplexity":[0-9.]+,"bits_per_byte":[0-9.]+\}$' out ||
+grep -qE '^\{"model":"run/step_40","step":40,"tokens_seen":20480,"tokens":[0-9]+,"bytes":[0-9]+,"loss":[0-9.]+,"perplexity":[0-9.]+,"byte_perplexity":[0-9.]+,"bits_per_byte":[0-9.]+,"loss_stderr":[0-9.]+,"loss_low":[0-9.]+,"loss_high":[0-9.]+,"bits_per_byte_stderr":[0-9.]+,"bits_per_byte_low":[0-9.]+,"bits_per_byte_high":[0-9.]+\}$' out ||
     complain "eval perplexity --json: not the object expected"
 # It is what training measured at its last step.
 trained=$(sed -n 's/.*"step":40,"val_loss":\([0-9.]*\).*/\1/p' run/metrics.jsonl)

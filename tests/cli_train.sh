@@ -177,10 +177,10 @@ wait $pid || got=$?
 
 # train.time is timed once: a run that died before its first checkpoint goes on with the steps it had.
 got=0
-KEEL_FAULT=write:8:kill "$keel" train tiny.yaml train.time="1 s" --out hurried >out 2>err || got=$?
+KEEL_FAULT=write:8:kill "$keel" train tiny.yaml train.time="1 s" train.checkpoint.every=50% --out hurried >out 2>err || got=$?
 [ $got = 137 ] || complain "write:8:kill: exit code $got"
 cp hurried/config.yaml hurried.yaml
-expect 0 train tiny.yaml train.time="1 s" --out hurried --resume
+expect 0 train tiny.yaml train.time="1 s" train.checkpoint.every=50% --out hurried --resume
 grep -q '^hurried holds no checkpoint yet: starting afresh$' err || complain "no checkpoint yet: not said"
 ! grep -q '^timing' err || complain "a resumed run is timed again"
 cmp hurried.yaml hurried/config.yaml || complain "a resumed run resolves another configuration"

@@ -82,7 +82,7 @@ static int evaluate(void *context, int n, int m, const double *theta, double *f,
         for (int k = 0; k < m; k++) {
             j[k * rows + i] = 0;
             if (!(w > 0)) continue;
-            t[k] = CMPLX(theta[k], step);
+            t[k] = theta[k] + step * I;
             law_number r = residual(s->law, t, s->p->x[i], s->p->y[i]);
             t[k] = theta[k];
             robust(creal(r), s->huber, &slope);
