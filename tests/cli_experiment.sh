@@ -168,6 +168,8 @@ printf 'base: base.yaml\narms: {a: {}, b: {train.schedule.warmup: 6 steps}}\nbas
 refused 1 "arm 'b': the warm-up of 6 steps (train.schedule.warmup) is as long as the run, 6" run warm.yaml data.train=text.txt --out lab
 printf 'base: base.yaml\narms: {a: {}, b: {model.residual.kind: hyper, model.norm.preset: post}}\nbaseline: a\n' >clash.yaml
 refused 1 "arm 'b': preset post: model.norm.attn has post" run clash.yaml data.train=text.txt --out lab
+printf 'base: base.yaml\narms: {a: {}, b: {model.layers: 2}}\nbaseline: a\nmatch: {by: parameters, key: train.steps}\n' >nomatch.yaml
+refused 1 "match: train.steps does not change the parameters of arm 'b'; name a key that does" run nomatch.yaml data.train=text.txt --out lab
 refused 1 "results.jsonl does not exist; 'keel lab run clash.yaml' makes it, or say --results" report clash.yaml --out lab
 refused 2 "expected a number from 1 to 64" run e.yaml --jobs 0
 # ---- the committed reports are what the committed results say, and the pages quote them rightly

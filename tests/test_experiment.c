@@ -372,6 +372,27 @@ static void test_unequal(void **state)
     experiment_close(e);
 }
 
+/* Values with line ends and bars stay in their line and cell. */
+static void test_markdown(void **state)
+{
+    (void)state;
+    arena *a;
+    lab_table t;
+    text out = {0};
+    experiment *e = load("arms: {a: {}, b: {model.layers: 3}}\nbaseline: a\nseeds: 1\n"
+                         "set: {data.document: \"x\\n|\"}\ntune: {key: data.field, values: [u|v, w]}\n",
+                         NULL);
+    assert_ok(arena_open(&a));
+    lab_result r[] = {made("a", "u|v", 1, 2, 1), made("a", "w", 1, 3, 1)};
+    lab_table_make(a, e, r, 2, &t);
+    lab_markdown(&t, &out);
+    assert_non_null(strstr(out.data, "\n| a | u\\|v | 2.0000 |"));
+    assert_non_null(strstr(out.data, "- all arms: `data.document=x\\n|`\n"));
+    text_free(&out);
+    arena_close(a);
+    experiment_close(e);
+}
+
 static void test_lines(void **state)
 {
     (void)state;
@@ -422,7 +443,7 @@ int main(void)
         cmocka_unit_test(test_read),     cmocka_unit_test(test_refusals), cmocka_unit_test(test_means),
         cmocka_unit_test(test_verdicts), cmocka_unit_test(test_gaps),     cmocka_unit_test(test_tuning),
         cmocka_unit_test(test_lines),    cmocka_unit_test(test_names),    cmocka_unit_test(test_losses),
-        cmocka_unit_test(test_unequal),
+        cmocka_unit_test(test_unequal),  cmocka_unit_test(test_markdown),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <time.h>
 
+static const char *const matched_what[] = {"", "parameters", "flops a token", "compute"};
+
 /* What is matched, for ARM with the key at VALUE (0: as the settings say). */
 static status measure(lab_plan *p, i64 arm, i64 value, double *out)
 {
@@ -42,11 +44,15 @@ static status match_arm(lab_plan *p, i64 arm, double target)
     }
     i64 unit = e->match_multiple, low = 1, high = 2;
     TRY(measure(p, arm, low * unit, &low_value));
+    double first = low_value;
     for (;; high *= 2) { // up to the first multiple that is too large
         TRY(measure(p, arm, high * unit, &high_value));
         if (high_value >= target || high > 1 << 24) break;
         low = high, low_value = high_value;
     }
+    if (high_value == first)
+        return fail(ERR_CONFIG, "%s does not change the %s of arm '%s'; name a key that does", e->match_key,
+                    matched_what[e->match], e->arms[arm].name);
     while (high - low > 1) {
         i64 middle = low + (high - low) / 2;
         double value;
@@ -64,7 +70,6 @@ static status match_arm(lab_plan *p, i64 arm, double target)
 
 status plan_match(lab_plan *p)
 {
-    static const char *const what[] = {"", "parameters", "flops a token", "compute"};
     const experiment *e = p->e;
     if (e->match == MATCH_NONE) return OK;
     for (i64 i = 0; i < e->n_arms; i++) {
@@ -74,10 +79,10 @@ status plan_match(lab_plan *p)
         TRY(wrap(match_arm(p, i, target), "match"));
         if (fabs(p->match_ratio[i] - 1) > 0.01)
             plan_say(p, "warning: arm '%s' has %.1f %% of the baseline's %s, the nearest %s allows",
-                     e->arms[i].name, 100 * p->match_ratio[i], what[e->match], e->match_key);
+                     e->arms[i].name, 100 * p->match_ratio[i], matched_what[e->match], e->match_key);
         if (p->matched[i])
             plan_say(p, "match: arm '%s': %s=%s, %.2f %% of the baseline's %s", e->arms[i].name, e->match_key,
-                     p->matched[i], 100 * p->match_ratio[i], what[e->match]);
+                     p->matched[i], 100 * p->match_ratio[i], matched_what[e->match]);
     }
     return OK;
 }

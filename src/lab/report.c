@@ -135,11 +135,27 @@ static const char *trend_text(arena *a, const lab_table *t)
 
 /* ---- Markdown */
 
+/* S inside of a line, or (BAR) of a cell: a value may hold line ends and bars. */
+static void add_inline(text *out, const char *s, bool bar)
+{
+    for (; *s; s++)
+        if (*s == '\n')
+            text_add(out, "\\n");
+        else if (*s == '|' && bar)
+            text_add(out, "\\|");
+        else
+            text_add_bytes(out, s, 1);
+}
+
 static void grid(text *out, const char *const *cell, i64 rows, i64 columns)
 {
     for (i64 i = 0; i < rows; i++) {
         text_add(out, "|");
-        for (i64 k = 0; k < columns; k++) text_add(out, " %s |", cell[i * columns + k]);
+        for (i64 k = 0; k < columns; k++) {
+            text_add(out, " ");
+            add_inline(out, cell[i * columns + k], true);
+            text_add(out, " |");
+        }
         text_add(out, "\n");
         if (i) continue;
         text_add(out, "|");
@@ -151,8 +167,14 @@ static void grid(text *out, const char *const *cell, i64 rows, i64 columns)
 
 static void settings(text *out, const char *name, const lab_setting *set, i64 n)
 {
-    text_add(out, "- %s:", name);
-    for (i64 i = 0; i < n; i++) text_add(out, " `%s=%s`", set[i].key, set[i].value);
+    text_add(out, "- ");
+    add_inline(out, name, false);
+    text_add(out, ":");
+    for (i64 i = 0; i < n; i++) {
+        text_add(out, " `%s=", set[i].key);
+        add_inline(out, set[i].value, false);
+        text_add(out, "`");
+    }
     text_add(out, n ? "\n" : " nothing beyond these\n");
 }
 
@@ -175,7 +197,11 @@ static void markdown(arena *a, const lab_table *t, text *out)
     if (e->claim) text_add(out, "**The claim.** %s\n\n", e->claim);
     text_add(out, "**Found here**%s%s:\n\n", e->scale ? ", scale " : "", e->scale ? e->scale : "");
     for (i64 i = 0; i < e->n_arms; i++)
-        if (e->arms[i].baseline != i) text_add(out, "- %s: %s.\n", e->arms[i].name, t->rows[i].verdict);
+        if (e->arms[i].baseline != i) {
+            text_add(out, "- ");
+            add_inline(out, e->arms[i].name, false);
+            text_add(out, ": %s.\n", t->rows[i].verdict);
+        }
     const char *trend = trend_text(a, t);
     if (trend) text_add(out, "- %s\n", trend);
     text_add(out, "\n");
