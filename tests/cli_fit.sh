@@ -44,6 +44,7 @@ has '^warning: extrapolated: N is 7e\+09, 6\.52 times the most fitted \(1\.07e\+
 expect 0 fit chinchilla "$points" --bootstrap 20 --json --html page.html --predict N=1e9,D=2e10
 has '"law":"chinchilla",.*"alpha":\{"value":0\.132[78]' out "fit --json"
 has '"rows":17,"fitted":17,"diverged":0' out "fit --json"
+has '20 resamples are too few for intervals of 95%: at least 40' out "fit --bootstrap 20"
 has '"predicted":\[\{"at":\{"N":1000000000.0,"D":2e10\},"value":2\.21' out "fit --json"
 has '<svg' page.html "fit --html"
 [ "$(grep -o '<circle' page.html | wc -l)" = 34 ] || complain "fit --html: not every point is drawn twice"

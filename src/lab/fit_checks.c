@@ -244,6 +244,9 @@ void fit_judge(fit *f)
     if (f->options.bootstrap > f->replicas)
         fit_warn(f, "%lld of %lld resamples gave no fit: the intervals lack them",
                  (long long)(f->options.bootstrap - f->replicas), (long long)f->options.bootstrap);
+    if (f->replicas && (double)f->replicas * (1 - f->options.level) < 2)
+        fit_warn(f, "%lld resamples are too few for intervals of %g%%: at least %.0f", (long long)f->replicas,
+                 100 * f->options.level, ceil(2 / (1 - f->options.level) - 1e-6));
     judge_bounds(f);
     if (f->condition > 5e3)
         fit_warn(f, "ill-conditioned (%.1e): %s and %s move together (correlation %.4f)", f->condition,
