@@ -64,13 +64,14 @@ grep -q "9 of the runs are another experiment's" out || grep -q "of the runs are
 # what dropping each layer costs is known from the results, as the runs are
 cat >l.yaml <<'Y'
 base: base.yaml
-arms: {"a, b": {}, "ü <c> & \"q\" `x` ../..": {model.ffn.width: 64}}
+arms: {"a, b": {}, "../ü <c> & \"q\" `x`": {model.ffn.width: 64}}
 baseline: a, b
 seeds: 2
 layers: true
 Y
 "$keel" lab run l.yaml data.train=text.txt --out lab --threads 1 >out 2>err || complain "lab run with layers failed"
 grep -q "What each layer is worth" out || complain "lab run with layers: no table of them"
+[ -d "$(echo lab/l/c-q-x-seed-1-*)" ] || complain "lab run: the folder of an arm named by signs"
 cp out first
 "$keel" lab run l.yaml data.train=text.txt --out "$work/lab" --threads 1 >out 2>err || complain "lab run with layers failed"
 grep -q "4 runs, 4 known already" err || complain "lab run with layers: runs again"
@@ -107,15 +108,16 @@ arms: {a: {}, b: {model.ffn.width: 64}}
 baseline: a
 seeds: 1
 Y
-"$keel" lab run s.yaml data.train=text.txt --out lab --jobs 2 --threads 1 >out 2>err &
+"$keel" lab run s.yaml data.train=text.txt --out lab --jobs 2 --threads 1 >out1 2>err1 &
 lab=$!
 n=0
 while [ ! -s "$(echo lab/s/b-*/metrics.jsonl)" ] && [ $n -lt 200 ]; do sleep 0.1 && n=$((n + 1)); done
+refused 1 "lab/s: another keel lab run is at work in this folder; wait for it" run s.yaml data.train=text.txt --out lab
 kill -TERM $lab
 got=0
 wait $lab || got=$?
 [ $got = 143 ] || complain "an interrupted lab run: exit code $got, expected 143"
-grep -q "stopped; the same command goes on" err || complain "an interrupted lab run: the message"
+grep -q "stopped; the same command goes on" err1 || complain "an interrupted lab run: the message"
 grep -q "saved" lab/s/a-*/train.log || complain "an interrupted lab run: the state is not saved"
 
 # a signal to the whole group (Ctrl-C in a terminal, a scheduler) is heard once by each run, which saves

@@ -153,8 +153,8 @@ static const char *slug(arena *a, const char *name)
 {
     char *out = arena_strdup(a, name), *to = out;
     for (const char *c = name; *c && to - out < 60; c++) {
-        bool word =
-            (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') || *c == '.';
+        bool word = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') ||
+                    (*c == '.' && to > out);
         if (word)
             *to++ = *c;
         else if (to > out && to[-1] != '-')

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -385,14 +386,32 @@ static status work(queue *q)
     }
 }
 
+/* Two calls on one folder would each write over the other's results. Held until *lock is closed. */
+static status take_lock(const lab_plan *p, int *lock)
+{
+    const char *path = arena_printf(p->arena, "%s/lock", p->folder);
+    *lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (*lock < 0) return fail(ERR_IO, "%s: cannot create: %s", path, strerror(errno));
+    if (!flock(*lock, LOCK_EX | LOCK_NB)) return OK;
+    status s =
+        errno == EWOULDBLOCK
+            ? fail(ERR_IO, "%s: another keel lab run is at work in this folder; wait for it", p->folder)
+            : fail(ERR_IO, "%s: cannot lock: %s", path, strerror(errno));
+    close(*lock);
+    return s;
+}
+
 status lab_queue_run(lab_plan *p, const lab_queue_options *o)
 {
     queue q = {.p = p, .o = o, .n_slots = MIN(MAX(p->o.jobs, (i64)1), (i64)MOST_JOBS)};
+    int lock;
+    TRY(take_lock(p, &lock));
     status s = work(&q);
     if (s && q.running) {
         stop_all(&q);
         for (i64 i = 0; i < q.n_slots; i++)
             while (q.slots[i].job && waitpid(q.slots[i].pid, NULL, 0) < 0 && errno == EINTR) continue;
     }
+    close(lock);
     return s;
 }
