@@ -122,6 +122,7 @@ status model_build(arena *a, const config *c, const model_shape *shape, model *o
     repeat_begin(&b);
     memory_start(&b, &memory);
     residual_start(&b, &r, embedding_slot(&b));
+    init_check(&b);
     for (b.layer = 0; b.layer < b.layers; b.layer++) {
         const char *scope = g_push(b.g, "blocks.%lld", (long long)b.layer);
         b.g->layer = (int)b.layer;

@@ -73,6 +73,8 @@ struct linear_map;
 param_info init_linear(const model_builder *b, const struct linear_map *map, int i, i64 inputs); // its map I
 param_info init_gain(void);
 param_info init_bias(void);
+param_info init_linear_bias(const model_builder *b); // of a map of the layer under way
+void init_check(model_builder *b);                   // refuses what init.kind has no meaning with
 
 /* ---- linear.c: y = x [W0; W1; W2]^T + biases, outputs side by side; names: "q", "k", "v" */
 typedef struct linear_map {
@@ -106,6 +108,8 @@ tensor *norm_beside_ffn(model_builder *b, tensor *x); // for what reads the ffn'
 /* The key of a norm that reads the output of map NAME ("q" .. "down") of this layer, or of each of its
  * experts; NULL: none does. */
 const char *norm_after(const model_builder *b, const char *name, bool experts);
+/* The key of the first norm that is on in this layer, or outside (layer -1); NULL: there is none. */
+const char *norm_any(const model_builder *b);
 double norm_out_gain(const model_builder *b); // where the gains of what goes back to the stream start
 tensor *norm_embedding(model_builder *b, tensor *x);
 tensor *norm_final(model_builder *b, tensor *x);

@@ -8,6 +8,8 @@
  *   deepnorm   Xavier, g sqrt(2 / (inputs + outputs)): g = 1 for queries and keys, (8 L)^(-1/4) for values,
  *              attention's output and the feed-forward; s for the rest
  *   lecun      1/sqrt(inputs)
+ *   eoc        sw/sqrt(inputs) in the blocks, biases there sb: the edge of chaos of the feed-forward's
+ *              activation at variance 1 (edge_of_chaos.c); s for embedding and head. Only without norms.
  *   orthogonal orthonormal rows (or columns) times sqrt(outputs/inputs): a map keeps the root mean square of
  * what it reads (at most); s for embedding and head
  *
@@ -15,22 +17,25 @@
  * A residual wiring of several streams may want maps back to them smaller (residual_out_factor).
  */
 #include "model/build.h"
+#include "model/edge_of_chaos.h"
 #include <math.h>
 #include <string.h>
 
 const config_key init_keys[] = {
-    {"model.init.kind", KEY_CHOICE, "normal", "normal megatron depth mitchell deepnorm lecun orthogonal",
+    {"model.init.kind", KEY_CHOICE, "normal", "normal megatron depth mitchell deepnorm lecun orthogonal eoc",
      .help =
          "standard deviation of each matrix: normal: one for all; megatron: outputs to the stream divided by "
          "sqrt(2 layers); depth: by sqrt(2 l), l the layer from 1; mitchell: 1/sqrt(inputs), and depth; "
          "deepnorm: Xavier, with (8 layers)^(-1/4) for all but queries and keys; lecun: 1/sqrt(inputs); "
-         "orthogonal: orthonormal rows or columns, times sqrt(outputs/inputs)",
+         "orthogonal: orthonormal rows or columns, times sqrt(outputs/inputs); eoc: sw/sqrt(inputs) in "
+         "blocks, "
+         "biases sb, at the edge of chaos of the activation; plain feed-forward, no norms",
      .source = "megatron: Shoeybi et al., arXiv:1909.08053; mitchell: OLMo, arXiv:2402.00838; deepnorm: "
                "arXiv:2203.00555; lecun: LeCun et al., Efficient BackProp (1998); orthogonal: "
-               "arXiv:2507.13338"},
+               "arXiv:2507.13338; eoc: arXiv:1902.06853"},
     {"model.init.std", KEY_NUMBER, "auto", "auto", .min = 1e-9, .max = 10, .help = "auto: 1/sqrt(2.5 width)",
      .source = "HybridNorm, arXiv:2503.04598",
-     .only = "model.init.kind=normal megatron depth deepnorm orthogonal"},
+     .only = "model.init.kind=normal megatron depth deepnorm orthogonal eoc"},
     {"model.init.std_factor", KEY_NUMBER, "1", .min = 1e-9, .max = 1e3, .help = "multiplies every deviation"},
     {"model.init.truncate", KEY_NUMBER, "3", "none", .min = 0.1, .max = 100, .unit = "deviations",
      .help = "draws beyond this are drawn again"},
@@ -38,6 +43,72 @@ const config_key init_keys[] = {
 };
 
 enum { INIT_NORMAL, INIT_MEGATRON, INIT_DEPTH, INIT_MITCHELL, INIT_DEEPNORM, INIT_LECUN };
+
+/* ---- the edge of chaos */
+static bool is_eoc(const model_builder *b) { return of_is(b, "model.init.kind", "eoc"); }
+
+/* The deviations in the layer under way; false where its activation has none. */
+static bool edge(const model_builder *b, double *sw, double *sb)
+{
+    int phi = activation_find(
+        of_is(b, "model.ffn.kind", "mlp") ? config_text_at(b->c, b->layer, "model.ffn.activation") : "");
+    return phi >= 0 && edge_of_chaos((activation_kind)phi, 1, sw, sb);
+}
+
+/* The deviation that N(0, 1) has left when draws beyond BOUND are drawn again: what keeps the variance that a
+ * fixed point asks for. */
+static double left_by(double bound)
+{
+    double inside = erf(bound * M_SQRT1_2);
+    return bound > 0 ? sqrt(1 - 2 * bound * exp(-bound * bound / 2) / sqrt(2 * M_PI) / inside) : 1;
+}
+
+/* Makes INFO draw numbers of deviation STD, times init.std_factor. */
+static void draw(const model_builder *b, double std, param_info *info)
+{
+    double truncate = of_number(b, "model.init.truncate");
+    info->truncate = isnan(truncate) ? 0 : truncate;
+    info->std = std * of_number(b, "model.init.std_factor") / left_by(info->truncate);
+}
+
+static void check_layer(model_builder *b)
+{
+    static const char key[] = "model.init.kind";
+    const char *norm = norm_any(b), *phi = config_text_at(b->c, b->layer, "model.ffn.activation");
+    double sw, sb;
+    if (norm)
+        refuse(
+            b, key,
+            "is eoc; q = sb^2 + sw^2 E[phi(sqrt(q) Z)^2] is the fixed point of a stack without norms, and %s "
+            "is %s (set model.norm.kind: none, model.linear.kind: dense and inner norms to none)",
+            norm, config_text_at(b->c, b->layer, norm));
+    if (norm || b->layer < 0) return;
+    if (!of_is(b, "model.ffn.kind", "mlp"))
+        refuse(b, key,
+               "is eoc; sw^2 E[phi'(sqrt(q) Z)^2] = 1 is of one function phi of one map's output, and "
+               "model.ffn.kind is %s (use mlp)",
+               config_text_at(b->c, b->layer, "model.ffn.kind"));
+    else if (!edge(b, &sw, &sb))
+        refuse(
+            b, key,
+            "is eoc; sw^2 E[phi'(sqrt(q) Z)^2] = 1 and sb^2 = q - sw^2 E[phi(sqrt(q) Z)^2] >= 0 give no sw "
+            "and sb at q = 1 with model.ffn.activation: %s (they need a fixed function of each value, like "
+            "gelu, silu, elu, selu or relu)",
+            phi);
+    else if (sb * sb > 1e-9 && !of_is(b, "model.bias", "true"))
+        refuse(b, key,
+               "is eoc; q = sb^2 + sw^2 E[phi(sqrt(q) Z)^2] with model.ffn.activation: %s needs biases of "
+               "variance sb^2 = %.4f, and model.bias is %s (set it to true, or use relu: sb = 0)",
+               phi, sb * sb, config_text(b->c, "model.bias"));
+}
+
+void init_check(model_builder *b)
+{
+    model_builder at = *b;
+    for (at.layer = -1; is_eoc(b) && at.layer < b->layers; at.layer++) check_layer(&at);
+}
+
+/* ---- each kind of parameter */
 
 param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
 {
@@ -62,7 +133,10 @@ param_info init_matrix(const model_builder *b, matrix_part part, i64 inputs)
         .truncate = isnan(truncate) ? 0 : truncate,
         .rows = part == PART_EMBEDDING,
     };
-    transfer_matrix(b, part, by_inputs, inputs, &info);
+    double sw, sb;
+    bool at_edge = is_eoc(b) && inner && b->layer >= 0 && edge(b, &sw, &sb);
+    if (at_edge) draw(b, sw / sqrt(n) * (out ? residual_out_factor(b) : 1), &info);
+    transfer_matrix(b, part, by_inputs || at_edge, inputs, &info);
     return info;
 }
 
@@ -85,3 +159,10 @@ param_info init_linear(const model_builder *b, const linear_map *map, int i, i64
 
 param_info init_gain(void) { return (param_info){.kind = PARAM_GAIN, .constant = 1, .f32 = true}; }
 param_info init_bias(void) { return (param_info){.kind = PARAM_VECTOR, .f32 = true}; }
+param_info init_linear_bias(const model_builder *b)
+{
+    param_info info = init_bias();
+    double sw, sb;
+    if (is_eoc(b) && b->layer >= 0 && edge(b, &sw, &sb) && sb > 0) draw(b, sb, &info);
+    return info;
+}

@@ -46,7 +46,7 @@ static tensor *dense(model_builder *b, const linear_map *map, tensor *x)
 {
     enum { WEIGHTS = 1, BIASES = 4 };
     tensor *in[7] = {x};
-    param_info bias = init_bias();
+    param_info bias = init_linear_bias(b);
     for (int i = 0; i < map->n; i++) {
         param_info weight = init_linear(b, map, i, cols(x));
         in[WEIGHTS + i] = g_param(b->g, g_path(b->g, arena_printf(b->g->arena, "%s.weight", map->name[i])), 2,

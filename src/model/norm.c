@@ -302,6 +302,24 @@ const char *norm_after(const model_builder *b, const char *name, bool experts)
     return chosen(b)->apply && has_site(b, which, NORM_OUT) ? around_key(which) : NULL;
 }
 
+const char *norm_any(const model_builder *b)
+{
+    static const char *const inner[] = {"model.norm.q", "model.norm.k", "model.norm.v", "model.norm.context",
+                                        "model.norm.ffn_hidden"};
+    bool on = chosen(b)->apply != NULL;
+    if (b->layer < 0) {
+        if (on && of_is(b, "model.norm.embedding", "true")) return "model.norm.embedding";
+        return on && of_flag(b, "model.norm.final") ? "model.norm.final" : NULL;
+    }
+    for (i64 k = 0; k < COUNT(inner); k++)
+        if (!of_is(b, inner[k], "none")) return inner[k];
+    if (of_is(b, "model.linear.kind", "sdd")) return "model.linear.kind";
+    for (int which = BRANCH_ATTENTION; on && which <= BRANCH_FFN; which++)
+        for (int site = NORM_STREAM; site <= NORM_POST; site++)
+            if (has_site(b, (branch)which, (norm_site)site)) return around_key((branch)which);
+    return NULL;
+}
+
 tensor *norm_hidden(model_builder *b, bool paired, tensor *h)
 {
     place p = inner_place(b, "norm_hidden", 1);
