@@ -349,6 +349,12 @@ static void test_refusals(void **state)
     ids[3] = 4;
     assert_ok(decoder_feed(d, ids, 8, &again)); // what was read before is forgotten
     assert_memory_equal(first, again, sizeof first);
+    decoder_reset(d);
+    decoder_store(d)->entry[0].master[0] = NAN; // weights that have diverged: no token can be drawn
+    ids[0] = 0;
+    store_sync(decoder_store(d));
+    assert_fails(decoder_feed(d, ids, 8, &again), ERR_NUMERIC,
+                 "the model's output is not finite; the weights have diverged");
     decoder_close(d);
     config_close(c);
 }

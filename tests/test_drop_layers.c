@@ -124,6 +124,10 @@ static void test_zero_maps(void **state)
     assert_true(r.layer[1].ffn == loss_of(m.s));
     drop(m.s, true, a, &r);
     assert_true(r.layer[1].ffn == r.loss && r.layer[1].attention == r.layer[1].block);
+    m.s->store->entry[0].master[0] = NAN; // diverged: a table of NaN says nothing
+    store_sync(m.s->store);
+    assert_fails(eval_drop_layers(m.s, data, &(drop_options){.split = DATA_TRAIN, .tokens = 2000}, a, &r),
+                 ERR_NUMERIC, "the loss of the whole model is not finite; the weights have diverged");
     close_model(&m);
     arena_close(a);
 }

@@ -66,6 +66,8 @@ status eval_drop_layers(session *s, const dataset *d, const drop_options *o, are
     *out = (drop_result){.layers = layers, .layer = arena_array(a, layer_drop, layers)};
     TRY(train_evaluate(s, d, o->split, o->tokens, o->stop, &out->whole));
     out->loss = out->whole.tokens ? out->whole.nats / (double)out->whole.tokens : NAN;
+    if (out->whole.tokens && !isfinite(out->loss))
+        return fail(ERR_NUMERIC, "the loss of the whole model is not finite; the weights have diverged");
     tell(o, done, of);
     for (i64 l = 0; l < layers; l++) {
         layer_drop *x = &out->layer[l];

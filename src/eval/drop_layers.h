@@ -31,5 +31,6 @@ typedef struct drop_result {
 } drop_result;
 
 /* OUT's array lies in A. S is left as it was: its weights, its programs, its gradients. One more evaluation
- * program is alive at a time. ERR_STOPPED once *stop is not 0; ERR_INPUT: the split holds no whole sample. */
+ * program is alive at a time. ERR_STOPPED once *stop is not 0; ERR_INPUT: the split holds no whole sample.
+ * ERR_NUMERIC: the whole model's loss is not finite. */
 status eval_drop_layers(session *s, const dataset *d, const drop_options *o, arena *a, drop_result *out) MUST;

@@ -5,6 +5,7 @@
 #include "model/model.h"
 #include "train/save.h"
 #include "train/session.h"
+#include <math.h>
 #include <string.h>
 
 enum { CHUNK = 64, FEW = 4 }; // tokens of a chunk; so many are read one by one
@@ -153,6 +154,9 @@ status decoder_feed(decoder *d, const i32 *ids, i64 n, const float **logits)
         fed += now;
         *logits = (const float *)program_data(r->p, r->m.logits) + (now - 1) * d->vocab;
     }
+    for (i64 i = 0; i < d->vocab; i++)
+        if (!isfinite((*logits)[i]))
+            return fail(ERR_NUMERIC, "the model's output is not finite; the weights have diverged");
     return OK;
 }
 

@@ -20,7 +20,8 @@ typedef struct decoder decoder;
 status decoder_open(const config *c, device *d, isa level, dtype act, const char *weights, i64 capacity,
                     decoder **out) MUST;
 void decoder_close(decoder *d); // NULL allowed
-/* ERR_INPUT: more tokens than fit, or an id beyond the vocabulary (nothing is fed then). */
+/* ERR_INPUT: more tokens than fit, or an id beyond the vocabulary (nothing is fed then). ERR_NUMERIC: logits
+ * that are NaN or infinite, of which no token can be drawn. */
 status decoder_feed(decoder *d, const i32 *ids, i64 n, const float **logits) MUST;
 void decoder_reset(decoder *d);
 i64 decoder_length(const decoder *d);
