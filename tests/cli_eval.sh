@@ -115,6 +115,10 @@ refused 1 "keel: piqa.jsonl: record 1 has no field 'label'; name the file of lab
 refused 1 "keel: piqa.jsonl:1: the record has no field 'text'" choice run piqa.jsonl --task lambada
 printf '0\n1\n' >two
 refused 1 "keel: two: 2 labels for 3 records" choice run piqa.jsonl --task piqa --labels two
+head -n 2 piqa.jsonl >two.jsonl
+refused 1 "keel: labels: more labels than the 2 records; is it another split's?" \
+    choice run two.jsonl --task piqa --labels labels
+ok choice run piqa.jsonl --task piqa --labels labels --limit 2
 printf '0\n2\n0\n' >beyond
 refused 1 "keel: beyond:2: no label; it must be a whole number from 0 to 1" choice run piqa.jsonl --task piqa --labels beyond
 refused 1 "keel: lambada has its answers in its records: no --labels" choice run lambada.jsonl --task lambada --labels two

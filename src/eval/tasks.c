@@ -385,7 +385,7 @@ status examples_parse(const task *t, const char *data, size_t bytes, const char 
     return wrap(s, "%s:%lld", name, (long long)l.number);
 }
 
-static status parse_labels(const char *path, const char *data, size_t bytes, example_list *out)
+static status parse_labels(const char *path, const char *data, size_t bytes, bool all, example_list *out)
 {
     lines l = {data, data + bytes, 0};
     const char *line;
@@ -403,10 +403,14 @@ static status parse_labels(const char *path, const char *data, size_t bytes, exa
                         (long long)l.number, out->example[i].choices - 1);
         out->example[i].gold = (int)x;
     }
+    if (all && next_line(&l, &line, &n))
+        return fail(ERR_INPUT, "%s: more labels than the %lld records; is it another split's?", path,
+                    (long long)out->count);
     return OK;
 }
 
-static status read_labels(const task *t, const char *path, const char *labels, example_list *out)
+/* ALL: the records are not only the first ones. */
+static status read_labels(const task *t, const char *path, const char *labels, bool all, example_list *out)
 {
     char *data;
     size_t bytes;
@@ -419,7 +423,7 @@ static status read_labels(const task *t, const char *path, const char *labels, e
                         (long long)i + 1);
     if (!labels) return OK;
     TRY(file_read(labels, &data, &bytes));
-    status s = parse_labels(labels, data, bytes, out);
+    status s = parse_labels(labels, data, bytes, all, out);
     mem_free(data);
     return s;
 }
@@ -432,7 +436,7 @@ status examples_read(const task *t, const char *path, const char *labels, i64 li
     TRY(file_read(path, &data, &bytes));
     status s = examples_parse(t, data, bytes, path, limit, out);
     mem_free(data);
-    if (!s) s = read_labels(t, path, labels, out);
+    if (!s) s = read_labels(t, path, labels, !limit, out);
     if (s) examples_free(out);
     return s;
 }

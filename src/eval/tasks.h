@@ -45,7 +45,7 @@ typedef struct example_list {
 /* The examples of a JSONL file (blank lines are passed over), the first LIMIT of them (0: all). LABELS: a
  * file with one whole number a line, for tasks that have one; NULL: none. ERR_INPUT names file, line, field
  * and remedy: no JSON, a field that is missing or of a wrong type, an answer that is none of the choices, an
- * empty choice, another number of labels than records, a file without records. */
+ * empty choice, another number of labels than records (with LIMIT: fewer), a file without records. */
 status examples_read(const task *t, const char *path, const char *labels, i64 limit, example_list *out) MUST;
 /* The same from memory; NAME stands for the path in messages. */
 status examples_parse(const task *t, const char *data, size_t bytes, const char *name, i64 limit,
