@@ -935,6 +935,8 @@ static void bad_texts(void **state)
                    KEEL_ERROR_INPUT, "windows of 33 tokens; from 1 to the model's context of 32");
     assert_refused(m, keel_tokenize(m, NULL, 5, &out, &n), KEEL_ERROR_USAGE, "a text of 5 bytes at NULL");
     assert_int_equal(keel_evaluate(m, in("saved"), 0, &score), KEEL_ERROR_INPUT);
+    assert_refused(m, keel_evaluate(m, NULL, -7, &score), KEEL_ERROR_USAGE,
+                   "-7 tokens; give a number, or 0 for all");
     assert_done(m, keel_score_text(m, "the", 3, NULL, &score)); // after all that
     keel_free(m);
 }

@@ -214,8 +214,8 @@ KEEL_API keel_status keel_score_text(keel_model *m, const char *text, size_t byt
 KEEL_API keel_status keel_score_tokens(keel_model *m, const int32_t *ids, size_t n, size_t targets,
                                        double *nats);
 /* The loss on the validation split of the shards in the folder DATA (NULL: of the data that the opened run
- * was trained on), over at most TOKENS tokens (0: all). KEEL_ERROR_INPUT: no shards, or of another tokenizer.
- */
+ * was trained on), over at most TOKENS tokens (0: all). KEEL_ERROR_INPUT: no shards, or of another tokenizer;
+ * KEEL_ERROR_USAGE: TOKENS is below 0. */
 KEEL_API keel_status keel_evaluate(keel_model *m, const char *data, int64_t tokens, keel_score *out);
 
 /* ---- generating */

@@ -98,6 +98,7 @@ static status evaluate(keel_model *m, const char *folder, i64 tokens, keel_score
     dataset *d;
     evaluation e;
     if (!out) return fail(ERR_USAGE, "no place for the score");
+    if (tokens < 0) return fail(ERR_USAGE, "%lld tokens; give a number, or 0 for all", (long long)tokens);
     TRY(need_model(m));
     TRY(open_data(m, folder, &d));
     status s = m->tokenizer ? dataset_check_tokenizer(d, tokenizer_hash(m->tokenizer), "the model") : OK;
