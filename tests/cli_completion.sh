@@ -49,7 +49,10 @@ only() {
 }
 
 completes "keel " train data tokenizer eval op help completion
+! grep -q '^-' got || complain "options are offered where none is being typed: $(tr '\n' ' ' <got)"
 only "keel tr" train
+only "keel -" --help --version --color=
+only "keel help t" train tokenizer
 only "keel --v" --version
 only "keel levitate "
 completes "keel data " build inspect info show bigram

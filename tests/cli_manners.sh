@@ -148,6 +148,8 @@ KEEL_COLOR=always expect 2 --color never levitate
 holds "--color never wins over KEEL_COLOR" said "keel: no verb 'levitate'; 'keel --help' lists them"
 expect 2 --color=pink --version
 holds "--color=pink" said "keel: --color=pink: expected auto, always or never"
+KEEL_COLOR=pink expect 2 --version
+holds "KEEL_COLOR=pink" said "keel: KEEL_COLOR: --color=pink: expected auto, always or never"
 expect 2 --color
 holds "--color without a word" said "keel: --color wants auto, always or never"
 if command -v script >/dev/null; then # a terminal

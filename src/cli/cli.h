@@ -25,8 +25,8 @@
     VERB(fit, "fit a scaling law to a table of runs")                                                        \
     VERB(convert, "turn LayerNorms of a trained model into RMSNorms, exactly")                               \
     VERB(dump, "write down logits, loss and gradients on given tokens")                                      \
-    VERB(import, "make a run of a folder of Hugging Face's")                                                 \
-    VERB(export, "write a trained model as a folder of Hugging Face's")                                      \
+    VERB(import, "make a run of a folder of Hugging Face's or a GGUF file")                                  \
+    VERB(export, "write a trained model as a folder of Hugging Face's or a GGUF file")                       \
     VERB(op, "list, check, time and evaluate operations")                                                    \
     VERB(help, "explain a verb, or print its manual page")                                                   \
     VERB(completion, "print what makes a shell complete keel's command lines")

@@ -50,6 +50,13 @@ static bool holds(const char *s, size_t n, const char *word)
     return false;
 }
 
+static void offer_verbs(const line *l)
+{
+#define VERB(name, help) offer_word(l, #name, help);
+    VERBS(VERB)
+#undef VERB
+}
+
 static void offer_methods(const line *l)
 {
     const method_row *rows[MOST_METHODS];
@@ -106,6 +113,7 @@ static void offer_named(const line *l, const char *name, size_t n)
     bare[used] = 0;
     if (arg_is_words(bare)) offer_words(l, bare, "|");
     if (!strcmp(bare, "METHOD")) offer_methods(l);
+    if (!strcmp(bare, "VERB")) offer_verbs(l);
     if (!strcmp(bare, "KEY")) offer_keys(l, "");
     if (!strcmp(bare, "OP"))
         for (op_id i = 0; i < OP_COUNT; i++) offer_word(l, op_table(ISA_PLAIN, i)->name, NULL);
@@ -241,7 +249,9 @@ void complete(const command *all, i64 n, const char *const *words, i64 count, te
     if (count < 2) {
         for (i64 i = 0; i < n; i += 1 + all[i].parts) offer_word(&l, all[i].words, all[i].help);
 #define OPTION(form, meaning) offer(&l, form, strcspn(form, "="), strchr(form, '=') ? "=" : "", meaning);
-        if (*l.word == '-') OPTIONS(OPTION)
+        if (*l.word == '-') { // as for a verb's own: only when asked for
+            OPTIONS(OPTION)
+        }
 #undef OPTION
         return;
     }

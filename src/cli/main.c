@@ -94,7 +94,9 @@ static void limit_spinning(char **argv)
 int main(int argc, char **argv)
 {
     limit_spinning(argv);
+    const char *color = getenv("KEEL_COLOR"); // as --color, and refused like it
     status s = fault_from_environment();
+    if (!s && color && *color) s = wrap(paint_when(color), "KEEL_COLOR");
     if (!s && argc < 2) return usage(stderr), 2;
     if (!s) s = cli_run(argc, argv);
     status flushed = flush_stdout();
