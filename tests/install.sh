@@ -36,7 +36,7 @@ for file in "$libdir/libkeel.so" "$libdir/libkeel.so.$minor" "$libdir/libkeel.so
     holds "$file is installed" [ -s "$file" ]
 done
 holds "no file names the tree it was built in" \
-    sh -c '! grep -rIl -e "$1" -e "$2" "$3"' - "$build" "$source" "$work/opt"
+    sh -c '! grep -rIl -e "$1" -e "$2/src" -e "$2/include" -e "$2/cmake" "$3"' - "$build" "$source" "$work/opt"
 
 # What `keel` writes of itself while building is installed where it belongs.
 for page in "$build"/man/*.1; do
