@@ -13,7 +13,7 @@ LC_ALL=C.UTF-8
 export LC_ALL
 keel=${KEEL-build/keel}
 scale=${LAB_SCALE-small}
-[ $# -gt 0 ] || set -- hybrid connections activations memory sdd over_encoding phd schedules layers transfer
+[ $# -gt 0 ] || set -- hybrid connections activations memory sdd over_encoding over_encoding_mean phd schedules layers transfer
 if [ ! -x "$keel" ]; then
     sh scripts/deps.sh build
     cmake -S . -B build >/dev/null
